@@ -1,0 +1,194 @@
+//! `blf.evidence/v1`: Evidence and its stapled Endorsements as one JSON document.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::CONFIG_CAP;
+use crate::json::{self, JsonError};
+use crate::statement::{BINDING_CAP, Binding};
+use crate::{Base64, Hex};
+
+/// Longest evidence document, in bytes.
+pub const EVIDENCE_CAP: usize = 512 * 1024;
+/// The `schema` member of every evidence document.
+pub const SCHEMA: &str = "blf.evidence/v1";
+/// Registers of a TPM's PCR bank (TCG PC Client Platform TPM Profile, section 4.6).
+pub const PCRS: usize = 24;
+
+/// Caps on the parts, in bytes: TPMS_ATTEST, TPMT_SIGNATURE, TPMT_PUBLIC, certificate, event log, report, endorsements.
+const CAPS: [(&str, usize); 7] = [
+    ("quote", 1024),
+    ("signature", 1024),
+    ("ak_public", 1024),
+    ("ak_certificate", 4 * 1024),
+    ("event_log", 128 * 1024),
+    ("report", 16 * 1024),
+    ("endorsements", 128 * 1024),
+];
+
+/// What a node hands to whoever wants to rely on it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// The binding, verbatim (RFC 8785 canonical JSON as text).
+    pub binding: String,
+    /// The operator's public configuration, verbatim.
+    pub config: String,
+    /// What the platform says about the statement.
+    pub platform: Platform,
+    /// One opaque document from the host, judged only by the verifier (architecture decision 15), or null.
+    pub endorsements: Option<Base64>,
+}
+
+/// Evidence of one platform.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "lowercase")]
+pub enum Platform {
+    /// AMD SEV-SNP.
+    Snp(SnpEvidence),
+    /// Intel TDX.
+    Tdx(TdxEvidence),
+    /// TPM 2.0.
+    Tpm(TpmEvidence),
+}
+
+/// An ATTESTATION_REPORT (SEV-SNP ABI, table "ATTESTATION_REPORT Structure").
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnpEvidence {
+    /// The report, 1,184 bytes.
+    pub report: Base64,
+    /// The GHCB certificate table that the host lent (configfs-tsm `auxblob`), or null.
+    pub certificates: Option<Base64>,
+}
+
+/// A TD quote (Intel TDX DCAP Quoting Library API, appendix A.3).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TdxEvidence {
+    /// The quote.
+    pub quote: Base64,
+    /// The CC event log (ACPI CCEL), or null.
+    pub event_log: Option<Base64>,
+}
+
+/// A TPM 2.0 quote over all 24 PCRs of the SHA-256 bank.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TpmEvidence {
+    /// TPMS_ATTEST (TPM 2.0 Part 2, 10.12.12).
+    pub quote: Base64,
+    /// TPMT_SIGNATURE (TPM 2.0 Part 2, 11.3.4) by the AK.
+    pub signature: Base64,
+    /// The AK's TPMT_PUBLIC (TPM 2.0 Part 2, 12.2.4).
+    pub ak_public: Base64,
+    /// X.509 certificate (DER) that an ICL issued for the AK at enrolment, or null.
+    pub ak_certificate: Option<Base64>,
+    /// PCR 0 to 23, SHA-256 bank.
+    pub pcrs: Vec<Hex<32>>,
+    /// The firmware's event log (TCG PC Client Platform Firmware Profile), or null.
+    pub event_log: Option<Base64>,
+}
+
+impl Evidence {
+    /// Parses a document: bounded, strict, its binding canonical, every part within its cap.
+    ///
+    /// # Errors
+    /// [`JsonError`] naming the member.
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let evidence: Self = json::parse("evidence", bytes, EVIDENCE_CAP)?;
+        evidence.check()?;
+        Ok(evidence)
+    }
+
+    /// What [`Self::parse`] checks beyond the JSON, for evidence that came inside another document.
+    ///
+    /// # Errors
+    /// [`JsonError`] naming the member.
+    pub fn check(&self) -> Result<(), JsonError> {
+        let malformed = |error: String| JsonError::Malformed { what: "evidence", error };
+        if self.schema != SCHEMA {
+            return Err(malformed(format!("schema: wanted {SCHEMA}, got {:.64}", self.schema)));
+        }
+        if self.config.len() > CONFIG_CAP || self.binding.len() > BINDING_CAP {
+            return Err(malformed(format!("config or binding: wanted at most {CONFIG_CAP} and {BINDING_CAP} bytes")));
+        }
+        Binding::parse(self.binding.as_bytes())?;
+        let mut parts = vec![("endorsements", self.endorsements.as_ref())];
+        match &self.platform {
+            Platform::Snp(snp) => {
+                parts.extend([("report", Some(&snp.report)), ("endorsements", snp.certificates.as_ref())]);
+            }
+            Platform::Tdx(tdx) => parts.extend([("report", Some(&tdx.quote)), ("event_log", tdx.event_log.as_ref())]),
+            Platform::Tpm(tpm) => {
+                if tpm.pcrs.len() != PCRS {
+                    return Err(malformed(format!("pcrs: wanted {PCRS}, got {}", tpm.pcrs.len())));
+                }
+                parts.extend([
+                    ("quote", Some(&tpm.quote)),
+                    ("signature", Some(&tpm.signature)),
+                    ("ak_public", Some(&tpm.ak_public)),
+                    ("ak_certificate", tpm.ak_certificate.as_ref()),
+                    ("event_log", tpm.event_log.as_ref()),
+                ]);
+            }
+        }
+        for (part, bytes) in parts {
+            let Some((_, cap)) = CAPS.iter().find(|(name, _)| *name == part) else { continue };
+            let got = bytes.map_or(0, |b| b.0.len());
+            if got > *cap {
+                return Err(malformed(format!("{part}: wanted at most {cap} bytes, got {got}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The document as JSON text.
+    ///
+    /// # Errors
+    /// [`JsonError::Malformed`] never for a value that [`Self::check`] accepts.
+    pub fn to_json(&self) -> Result<String, JsonError> {
+        json::canonical("evidence", self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statement::tests::example;
+
+    fn evidence() -> Evidence {
+        Evidence {
+            schema: SCHEMA.into(),
+            binding: example().to_canonical().unwrap(),
+            config: "{}".into(),
+            platform: Platform::Tpm(TpmEvidence {
+                quote: Base64(vec![1]),
+                signature: Base64(vec![2]),
+                ak_public: Base64(vec![3]),
+                ak_certificate: None,
+                pcrs: vec![Hex([0; 32]); PCRS],
+                event_log: None,
+            }),
+            endorsements: None,
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let text = evidence().to_json().unwrap();
+        assert_eq!(Evidence::parse(text.as_bytes()).unwrap(), evidence());
+    }
+
+    #[test]
+    fn oversized_parts() {
+        let mut bad = evidence();
+        bad.endorsements = Some(Base64(vec![0; 128 * 1024 + 1]));
+        assert!(bad.check().unwrap_err().to_string().contains("endorsements"));
+        let Platform::Tpm(tpm) = &mut bad.platform else { unreachable!() };
+        tpm.pcrs.pop();
+        assert!(bad.check().unwrap_err().to_string().contains("pcrs: wanted 24, got 23"));
+        assert!(Evidence::parse(&vec![b' '; EVIDENCE_CAP + 1]).unwrap_err().to_string().contains("at most"));
+    }
+}

@@ -1,0 +1,139 @@
+//! What a job says: for whom a prompt is meant, who may open it, what an answer commits to.
+//!
+//! Formats only; sealing and opening are in `blf-bridge`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::{self, JsonError};
+use crate::{Address, Hex, UnixTime};
+
+/// Longest job context, in bytes.
+pub const CONTEXT_CAP: usize = 8 * 1024;
+/// Most measurement ids a job may accept.
+pub const MEASUREMENTS_CAP: usize = 16;
+/// Longest prompt text, in bytes of UTF-8.
+pub const PROMPT_CAP: usize = 64 * 1024;
+/// Longest answer text, in bytes of UTF-8.
+pub const ANSWER_CAP: usize = 64 * 1024;
+
+/// For whom a prompt is meant (architecture decision 7).
+///
+/// Its canonical bytes are sealed inside the prompt and are the `aad` of every key share, so a blob cannot be
+/// replayed under another name: every role compares it before inference.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobContext {
+    /// Chosen by the user at random, so that the prompt can name it before the ICL knows it.
+    pub job_id: Hex<32>,
+    /// Accepted measurement ids, as `tpm-pcr11:` + 64 hex digits.
+    pub measurements: Vec<String>,
+    /// Most tokens to generate.
+    pub max_new_tokens: u32,
+    /// SHA-256 of the canonical manifest of the model that must answer.
+    pub model_manifest_sha256: Hex<32>,
+    /// Refused after this time.
+    pub not_after: UnixTime,
+    /// X25519 public key to which the answer key is sealed.
+    pub reply_hpke: Hex<32>,
+    /// The user's account.
+    pub user: Address,
+    /// Version of this document, 1.
+    pub v: u8,
+}
+
+/// A 32-byte key sealed with HPKE (RFC 9180, base mode, suite 0x0020 0x0001 0x0002).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedKey {
+    /// Encapsulated key.
+    pub enc: Hex<32>,
+    /// Ciphertext and tag.
+    pub ct: Hex<48>,
+}
+
+/// A share of the prompt key for one node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The node that can open it.
+    pub node: Address,
+    /// The HPKE key it is sealed to, from that node's evidence.
+    pub hpke: Hex<32>,
+    /// The share.
+    pub key: SealedKey,
+}
+
+/// What the leader publishes about an answer, signed with its response key.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The job.
+    pub job_id: Hex<32>,
+    /// Keyed commitment to the text (architecture decision 8).
+    pub commitment: Hex<32>,
+    /// CID of the sealed answer.
+    pub output_cid: String,
+    /// The answer key, sealed to the user's reply key.
+    pub output_key: SealedKey,
+    /// The leader's response address.
+    pub response: Address,
+    /// Version of this document, 1.
+    pub v: u8,
+}
+
+/// A node's part in a quorum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs the model and publishes the sealed answer.
+    Leader,
+    /// Runs the model and confirms or rejects the leader's commitment.
+    Verifier,
+}
+
+/// What a verifier says of the leader's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Verdict {
+    /// The commitments are equal.
+    Confirm,
+    /// They differ.
+    Reject,
+}
+
+impl JobContext {
+    /// Parses the canonical bytes.
+    ///
+    /// # Errors
+    /// [`JsonError`]: too long, unknown, missing or duplicate member, not canonical, out of range.
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let context: Self = json::parse_canonical("job context", bytes, CONTEXT_CAP)?;
+        let malformed = |error: String| JsonError::Malformed { what: "job context", error };
+        if context.v != 1 {
+            return Err(malformed(format!("v: wanted 1, got {}", context.v)));
+        }
+        if context.measurements.is_empty() || context.measurements.len() > MEASUREMENTS_CAP {
+            let got = context.measurements.len();
+            return Err(malformed(format!("measurements: wanted 1 to {MEASUREMENTS_CAP} entries, got {got}")));
+        }
+        Ok(context)
+    }
+
+    /// The canonical bytes, as text.
+    ///
+    /// # Errors
+    /// [`JsonError::Malformed`] for numbers that JSON cannot carry.
+    pub fn to_canonical(&self) -> Result<String, JsonError> {
+        json::canonical("job context", self)
+    }
+}
+
+impl Answer {
+    /// The text that the response key signs: `blf.answer/v1`, a newline, the canonical document.
+    ///
+    /// # Errors
+    /// [`JsonError::Malformed`] for values that JSON cannot carry.
+    pub fn signed_text(&self) -> Result<String, JsonError> {
+        Ok(format!("blf.answer/v1\n{}", json::canonical("answer", self)?))
+    }
+}
