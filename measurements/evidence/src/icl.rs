@@ -2,7 +2,8 @@
 //! lacks: authentication of every request, enrolment, evidence on demand, commit-then-reveal.
 //!
 //! Every request of a node or a user carries the headers [`HEADER_ADDRESS`], [`HEADER_TIMESTAMP`],
-//! [`HEADER_NONCE`] and [`HEADER_SIGNATURE`]; the signed text is [`crate::eip191::request_text`].
+//! [`HEADER_NONCE`] and [`HEADER_SIGNATURE`]; the signed text is [`crate::eip191::request_text`]. Its host is the ICL's
+//! DNS name without a port (the `audience` of an admission), its path the request target verbatim, query included.
 //!
 //! | method, path | body | reply |
 //! |---|---|---|
