@@ -30,6 +30,8 @@ pub const MANIFEST_MAX: usize = 64 * 1024;
 pub const HEADER_MAX: usize = 17 * 4096;
 /// The only architecture there is today (Llama 2 and 3: RMSNorm, rotary positions, grouped-query attention, SwiGLU).
 pub const ARCHITECTURE_LLAMA: &str = "llama";
+/// The only numeric profile there is today: float32 with every sum in a fixed order, defined by `blf-inference`.
+pub const NUMERIC_PROFILE_F32: &str = "blf-f32-v1";
 
 /// What a pack says about the model in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -622,7 +624,7 @@ mod tests {
 
     #[test]
     fn a_manifest_out_of_bounds_is_refused_by_member() {
-        let refuse = |change: &dyn Fn(&mut Manifest)| {
+        let refuse = |change: fn(&mut Manifest)| {
             let (mut manifest, _) = sample();
             change(&mut manifest);
             let refused = manifest.to_header().unwrap_err();
@@ -630,21 +632,21 @@ mod tests {
             assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err(), refused);
             refused.to_string()
         };
-        let cases: [(&str, &dyn Fn(&mut Manifest)); 14] = [
-            ("version 2", &|m| m.v = 2),
-            ("id must", &|m| m.id = "Tiny".into()),
-            ("id must", &|m| m.id.clear()),
-            ("architecture must", &|m| m.architecture = "a".repeat(65)),
-            ("numeric_profile must", &|m| m.numeric_profile = "a/b".into()),
-            ("max_context is 0", &|m| m.max_context = 0),
-            ("max_context is 4294967295", &|m| m.max_context = u32::MAX),
-            ("max_new_tokens is 2000", &|m| m.max_new_tokens = 2000),
-            ("eos", &|m| m.eos = vec![2, 2]),
-            ("lists 3 files", &|m| drop(m.files.pop())),
-            ("template.txt where tokenizer.json", &|m| m.files.swap(1, 2)),
-            ("tokenizer.json at offset 0, wanted 4096", &|m| m.files[1].offset = 0),
-            ("template.txt has 0 bytes", &|m| m.files[2].size = 0),
-            ("model.safetensors has", &|m| m.files[3].size = u64::MAX >> 11),
+        let cases: [(&str, fn(&mut Manifest)); 14] = [
+            ("version 2", |m| m.v = 2),
+            ("id must", |m| m.id = "Tiny".into()),
+            ("id must", |m| m.id.clear()),
+            ("architecture must", |m| m.architecture = "a".repeat(65)),
+            ("numeric_profile must", |m| m.numeric_profile = "a/b".into()),
+            ("max_context is 0", |m| m.max_context = 0),
+            ("max_context is 4294967295", |m| m.max_context = u32::MAX),
+            ("max_new_tokens is 2000", |m| m.max_new_tokens = 2000),
+            ("eos", |m| m.eos = vec![2, 2]),
+            ("lists 3 files", |m| m.files.truncate(3)),
+            ("template.txt where tokenizer.json", |m| m.files.swap(1, 2)),
+            ("tokenizer.json at offset 0, wanted 4096", |m| m.files[1].offset = 0),
+            ("template.txt has 0 bytes", |m| m.files[2].size = 0),
+            ("model.safetensors has", |m| m.files[3].size = u64::MAX >> 11),
         ];
         for (wanted, change) in cases {
             let got = refuse(change);
