@@ -21,6 +21,9 @@ use serde::{Deserialize, Serialize};
 /// Longest frame body, in bytes: a sealed prompt of 1 MiB and what goes with it.
 pub const FRAME_CAP: usize = 1024 * 1024 + 64 * 1024;
 
+/// The id of what the vault says without being asked. Requests have any other.
+pub const UNASKED: u32 = 0;
+
 /// What the courier asks of the vault.
 #[derive(Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant, reason = "lives for one call")]
@@ -160,6 +163,8 @@ pub enum FromVault {
     Leader(LeaderResult),
     /// For `/internal/task/verify`.
     Verifier(VerifierResult),
+    /// Asked by nobody, with id [`UNASKED`]: take no more jobs, finish or hand back, then [`ToVault::PowerOff`].
+    Stop,
 }
 
 /// What the courier needs to know to speak for the node.
