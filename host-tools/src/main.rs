@@ -1,1 +1,3 @@
+//! `blf-host`: parses the command line and calls the library.
+
 fn main() {}

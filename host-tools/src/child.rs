@@ -1,0 +1,146 @@
+//! A process of ours: it ends with us, never receives the terminal's Ctrl-C, and what it prints is kept within a bound.
+
+use std::collections::VecDeque;
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::error::Error;
+
+/// Bytes of output that are kept, the newest.
+const KEPT: usize = 64 * 1024;
+
+/// A running process.
+pub struct Child {
+    name: &'static str,
+    process: tokio::process::Child,
+    /// Standard output: for a VM its serial console.
+    pub stdout: Output,
+    /// Standard error.
+    pub stderr: Output,
+    readers: [JoinHandle<()>; 2],
+}
+
+/// The last [`KEPT`] bytes a process printed.
+#[derive(Clone, Default)]
+pub struct Output(Arc<Mutex<VecDeque<u8>>>);
+
+impl Child {
+    /// Starts `program`.
+    ///
+    /// `setpriv` (util-linux) makes the kernel kill the process when the thread that started it ends, however it
+    /// ends, and keeps it from gaining privileges. So this must be called from a thread that lives as long as the
+    /// process: the main thread or a runtime's worker.
+    ///
+    /// # Errors
+    /// An environment error if it cannot be started.
+    pub fn start<A: AsRef<OsStr>>(
+        name: &'static str,
+        setpriv: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self, Error> {
+        let mut process = Command::new(setpriv)
+            .args(["--pdeathsig", "KILL", "--no-new-privs", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| Error::environment(format!("{name}: cannot start {}: {e}", program.display())))?;
+        let (stdout, stderr) = (Output::default(), Output::default());
+        let readers = [
+            tokio::spawn(keep(process.stdout.take(), stdout.clone())),
+            tokio::spawn(keep(process.stderr.take(), stderr.clone())),
+        ];
+        Ok(Self { name, process, stdout, stderr, readers })
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Those of waiting.
+    pub async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.process.wait().await?;
+        for reader in &mut self.readers {
+            // What it printed last; a grandchild that holds the pipe open is not waited for.
+            drop(timeout(Duration::from_millis(200), reader).await);
+        }
+        Ok(status)
+    }
+
+    /// Whether it has ended, without waiting.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
+    /// Its end as an error: status and last words.
+    pub fn died(&self, status: ExitStatus) -> Error {
+        let words = self.stderr.last_lines(3);
+        let words = if words.is_empty() { "it said nothing".into() } else { words };
+        Error::failed(format!("{} ended by itself ({status}): {words}", self.name))
+    }
+
+    /// Asks it to end (SIGTERM), waits, then kills it.
+    pub async fn stop(&mut self, within: Duration) {
+        if self.ended().is_ok_and(|status| status.is_some()) {
+            return;
+        }
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // Not reaped yet, so the number is still its own.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if timeout(within, self.process.wait()).await.is_err() {
+            drop(self.process.kill().await);
+        }
+    }
+}
+
+impl Output {
+    /// The kept output as text; bytes that are no text are replaced, control characters but the newline removed.
+    pub fn text(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (a, b) = kept.as_slices();
+        let text = String::from_utf8_lossy(&[a, b].concat()).into_owned();
+        text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+    }
+
+    /// The last `count` lines that are not blank, joined by ` / `.
+    pub fn last_lines(&self, count: usize) -> String {
+        let text = self.text();
+        let mut lines: Vec<_> = text.lines().rev().filter(|l| !l.trim().is_empty()).take(count).collect();
+        lines.reverse();
+        lines.join(" / ")
+    }
+
+    fn push(&self, bytes: &[u8]) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.extend(bytes);
+        let surplus = kept.len().saturating_sub(KEPT);
+        kept.drain(..surplus);
+    }
+}
+
+async fn keep(pipe: Option<impl AsyncRead + Unpin>, output: Output) {
+    let Some(mut pipe) = pipe else { return };
+    let mut buffer = [0; 4096];
+    while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
+        output.push(buffer.get(..n).unwrap_or_default());
+    }
+}

@@ -1,0 +1,239 @@
+//! Outbound streams: the guest names where it wants to go, the host checks, resolves, connects and carries bytes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blf_evidence::profile::{Host, NetworkProfile};
+use blf_evidence::tunnel::{DIAL_CAP, Dial, DialReply};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{Counters, count, read_line};
+use crate::vsock::{Listener, Stream};
+
+/// Whether streams may leave: closed until the guest's Evidence was appraised.
+pub type Gate = watch::Receiver<bool>;
+
+/// Where a guest may go, and how far its hostility may.
+#[derive(Clone, Debug)]
+pub struct DialPolicy {
+    /// Names that may be dialled: those of the measured profile, checked here again.
+    pub allow: Vec<Host>,
+    /// Names that lie elsewhere than DNS says.
+    pub resolve: Resolve,
+    /// Bounds.
+    pub limits: Limits,
+}
+
+/// Bounds on the streams of one VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Streams at a time.
+    pub streams: usize,
+    /// For the dial line to arrive.
+    pub line: Duration,
+    /// For name resolution and connecting together.
+    pub connect: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+}
+
+/// Names and ports that lie elsewhere than DNS says: the devnet's.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Resolve(BTreeMap<(String, u16), SocketAddr>);
+
+/// Why a text is no entry of [`Resolve`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("resolve: wanted NAME:PORT=ADDRESS:PORT, got {got:?}")]
+pub struct ResolveError {
+    /// At most 80 characters of what came.
+    got: String,
+}
+
+impl DialPolicy {
+    /// The hosts of a profile, and default bounds.
+    pub fn new(profile: &NetworkProfile, resolve: Resolve) -> Self {
+        Self { allow: profile.hosts().into_iter().cloned().collect(), resolve, limits: Limits::default() }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            streams: 64,
+            line: Duration::from_secs(10),
+            connect: Duration::from_secs(15),
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Resolve {
+    /// Adds one name.
+    pub fn insert(&mut self, name: &str, port: u16, to: SocketAddr) {
+        self.0.insert((name.into(), port), to);
+    }
+
+    /// Adds one `NAME:PORT=ADDRESS:PORT`.
+    ///
+    /// # Errors
+    /// [`ResolveError`].
+    pub fn add(&mut self, text: &str) -> Result<(), ResolveError> {
+        let parsed = text.split_once('=').and_then(|(from, to)| {
+            let Dial(host) = Dial::parse(format!("blf/1 {from}\n").as_bytes()).ok()?;
+            Some((host, SocketAddr::from_str(to).ok()?))
+        });
+        let Some((host, to)) = parsed else {
+            return Err(ResolveError { got: text.chars().take(80).collect() });
+        };
+        self.insert(&host.name, host.port, to);
+        Ok(())
+    }
+
+    fn get(&self, host: &Host) -> Option<SocketAddr> {
+        self.0.get(&(host.name.clone(), host.port)).copied()
+    }
+}
+
+/// Serves the dials of one VM until the listener fails or the future is dropped; its streams end with it.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve_dials(
+    mut listener: Listener,
+    policy: DialPolicy,
+    gate: Gate,
+    counters: Arc<Counters>,
+) -> io::Result<()> {
+    let policy = Arc::new(policy);
+    let slots = Arc::new(Semaphore::new(policy.limits.streams));
+    let mut streams = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            stream = listener.accept() => stream?,
+            Some(_) = streams.join_next() => continue,
+        };
+        // A guest that opens more than its share is told so by a closed stream, not by a queue that grows.
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            count(&counters.dials_surplus, 1);
+            continue;
+        };
+        let (policy, gate, counters) = (Arc::clone(&policy), gate.clone(), Arc::clone(&counters));
+        streams.spawn(async move {
+            serve_one(stream, &policy, &gate, &counters).await;
+            drop(slot);
+        });
+    }
+}
+
+/// One stream from its dial line to its end. Errors end the stream; who caused them is in the counters.
+async fn serve_one(mut guest: Stream, policy: &DialPolicy, gate: &Gate, counters: &Counters) {
+    let (reply, server) = match connect(&mut guest, policy, gate, counters).await {
+        Ok(server) => (DialReply::Connected, Some(server)),
+        Err(reply) => (reply, None),
+    };
+    if !matches!(timeout(policy.limits.line, guest.write_all(&[reply as u8])).await, Ok(Ok(()))) {
+        return;
+    }
+    let Some(server) = server else {
+        // Lets the reply arrive before the stream is gone.
+        drop(timeout(Duration::from_secs(1), guest.shutdown()).await);
+        return;
+    };
+    count(&counters.streams, 1);
+    carry(guest, server, policy.limits.idle, counters).await;
+}
+
+async fn connect(
+    guest: &mut Stream,
+    policy: &DialPolicy,
+    gate: &Gate,
+    counters: &Counters,
+) -> Result<TcpStream, DialReply> {
+    let line = timeout(policy.limits.line, read_line(guest, DIAL_CAP)).await;
+    let dial = match line {
+        Ok(Ok(Some(line))) => Dial::parse(&line).ok(),
+        _ => None,
+    };
+    let Some(Dial(host)) = dial else {
+        count(&counters.dials_malformed, 1);
+        return Err(DialReply::Malformed);
+    };
+    if !policy.allow.contains(&host) {
+        count(&counters.dials_forbidden, 1);
+        tracing::warn!(name = %host.name, port = host.port, "guest dialled a name outside its profile");
+        return Err(DialReply::Forbidden);
+    }
+    if !*gate.borrow() {
+        count(&counters.dials_early, 1);
+        return Err(DialReply::Unreachable);
+    }
+    let connecting = async {
+        if let Some(address) = policy.resolve.get(&host) {
+            return TcpStream::connect(address).await;
+        }
+        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in lookup_host((host.name.as_str(), host.port)).await? {
+            match TcpStream::connect(address).await {
+                Ok(server) => return Ok(server),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    let error = match timeout(policy.limits.connect, connecting).await {
+        Ok(Ok(server)) => {
+            // Small TLS records must not wait for each other.
+            drop(server.set_nodelay(true));
+            return Ok(server);
+        }
+        Ok(Err(error)) => error,
+        Err(_) => io::Error::from(io::ErrorKind::TimedOut),
+    };
+    count(&counters.dials_unreachable, 1);
+    tracing::warn!(name = %host.name, port = host.port, %error, "nobody answers where the guest wants to go");
+    Err(DialReply::Unreachable)
+}
+
+/// Carries bytes both ways until either side ends or both are silent.
+///
+/// When one side ends, what it sent before is delivered, then both are closed: vhost-user-vsock knows no half-closed
+/// streams, so none may be relied on.
+async fn carry(guest: Stream, server: TcpStream, idle: Duration, counters: &Counters) {
+    let (mut guest_in, mut guest_out) = tokio::io::split(guest);
+    let (mut server_in, mut server_out) = server.into_split();
+    let (touched, mut touches) = watch::channel(());
+    let watchdog = async { while let Ok(Ok(())) = timeout(idle, touches.changed()).await {} };
+    let up = copy(&mut guest_in, &mut server_out, |n| {
+        count(&counters.bytes_up, n);
+        touched.send_replace(());
+    });
+    let down = copy(&mut server_in, &mut guest_out, |n| {
+        count(&counters.bytes_down, n);
+        touched.send_replace(());
+    });
+    tokio::select! {
+        () = up => {}
+        () = down => {}
+        () = watchdog => {}
+    }
+    drop(timeout(Duration::from_secs(1), guest_out.shutdown()).await);
+}
+
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin), mut moved: impl FnMut(u64)) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let Some(bytes) = buffer.get(..n) else { break };
+        if to.write_all(bytes).await.is_err() {
+            break;
+        }
+        moved(n as u64);
+    }
+}

@@ -1,0 +1,21 @@
+//! The operator's side: starts the VM, hands it documents, carries bytes it cannot read, writes down what it says.
+//!
+//! Nothing here is trusted by anyone but the operator. Prompts and answers never pass in the clear.
+//!
+//! ```text
+//! release (is the image what it says?) → isolation (what does this host really have?) → vm → vsock
+//!     → forward::documents → appraisal of the Evidence → forward::dial opens → forward::telemetry until Ctrl-C
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod child;
+pub mod error;
+pub mod folders;
+pub mod forward;
+pub mod programs;
+pub mod qmp;
+pub mod vm;
+pub mod vsock;
+
+pub use error::{Class, Error};

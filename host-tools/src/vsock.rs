@@ -1,0 +1,133 @@
+//! Where a guest's vsock connections arrive: AF_VSOCK where the kernel has vhost-vsock, else the unix sockets of a
+//! supervised `vhost-device-vsock` process. Above [`Listener`] nobody can tell which.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+
+/// A stream from a guest.
+pub type Stream = Box<dyn GuestStream>;
+
+/// What a stream from a guest can do.
+pub trait GuestStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> GuestStream for T {}
+
+/// Accepts the connections of one guest on one port.
+pub struct Listener(Source);
+
+enum Source {
+    Unix { listener: UnixListener, path: PathBuf },
+    Kernel(mpsc::Receiver<VsockStream>),
+}
+
+/// The host's end of the kernel's vsock: one listener a port for all guests of this process, told apart by their CID.
+pub struct Kernel {
+    ports: Vec<(u32, Routes)>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+type Routes = Arc<Mutex<HashMap<u32, mpsc::Sender<VsockStream>>>>;
+
+/// The kernel's side of vhost-vsock.
+pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
+
+/// Connections of one guest that wait to be accepted.
+const BACKLOG: usize = 16;
+
+/// The longest path a unix socket can have (`sun_path` in unix(7), with its final zero).
+const SUN_PATH: usize = 108;
+
+impl Listener {
+    /// Listens for what a guest sends to `port` through a `vhost-device-vsock` whose `uds-path` is `uds`.
+    ///
+    /// # Errors
+    /// Those of binding, and [`io::ErrorKind::InvalidInput`] for a path that is too long for a socket.
+    pub fn unix(uds: &Path, port: u32) -> io::Result<Self> {
+        let mut path = uds.as_os_str().to_owned();
+        path.push(format!("_{port}"));
+        if path.len() >= SUN_PATH {
+            let error = format!("socket path: wanted fewer than {SUN_PATH} bytes, got {}", path.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let path = PathBuf::from(path);
+        Ok(Self(Source::Unix { listener: UnixListener::bind(&path)?, path }))
+    }
+
+    /// The guest's next connection.
+    ///
+    /// # Errors
+    /// Those of accepting; [`io::ErrorKind::BrokenPipe`] when the kernel's listener ended.
+    pub async fn accept(&mut self) -> io::Result<Stream> {
+        match &mut self.0 {
+            Source::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Source::Kernel(streams) => match streams.recv().await {
+                Some(stream) => Ok(Box::new(stream)),
+                None => Err(io::ErrorKind::BrokenPipe.into()),
+            },
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Source::Unix { path, .. } = &self.0 {
+            // The folder goes with the VM; a socket nobody listens on should not outlive its listener.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Kernel {
+    /// Listens on `ports` for every guest of this process.
+    ///
+    /// # Errors
+    /// Those of binding: another process listens on a port, or the kernel has no vsock.
+    pub fn bind(ports: &[u32]) -> io::Result<Self> {
+        let mut kernel = Self { ports: Vec::new(), tasks: Vec::new() };
+        for port in ports {
+            let listener = VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, *port))?;
+            let routes = Routes::default();
+            kernel.tasks.push(tokio::spawn(dispatch(listener, Arc::clone(&routes))));
+            kernel.ports.push((*port, routes));
+        }
+        Ok(kernel)
+    }
+
+    /// What the guest `cid` sends to `port`; replaces an earlier listener for the same.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`] for a port that was not bound.
+    pub fn listener(&self, cid: u32, port: u32) -> io::Result<Listener> {
+        let routes = self.ports.iter().find(|(bound, _)| *bound == port);
+        let (_, routes) = routes.ok_or(io::ErrorKind::NotFound)?;
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        routes.lock().map_err(|_| io::ErrorKind::Other)?.insert(cid, sender);
+        Ok(Listener(Source::Kernel(receiver)))
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn dispatch(listener: VsockListener, routes: Routes) {
+    loop {
+        let Ok((stream, peer)) = listener.accept().await else { return };
+        // A guest that is not ours, or one whose backlog is full, gets a closed stream.
+        if let Ok(routes) = routes.lock()
+            && let Some(route) = routes.get(&peer.cid())
+        {
+            drop(route.try_send(stream));
+        }
+    }
+}
