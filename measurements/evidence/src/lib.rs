@@ -22,6 +22,7 @@ pub mod eventlog;
 pub mod icl;
 pub mod job;
 pub mod json;
+pub mod network;
 pub mod pack;
 pub mod profile;
 pub mod statement;

@@ -1,0 +1,55 @@
+//! How a relying party reaches a network: written by whoever runs one, read by `blf`.
+//!
+//! Nothing here is trusted: TLS roots and the coordinator's account come from the profile, what a node may run
+//! from the release manifest, and both are named on the command line or published with a release.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::json::{self, JsonError};
+use crate::profile::Host;
+
+/// Longest network document, in bytes.
+pub const NETWORK_CAP: usize = 64 * 1024;
+
+/// Where a network's hosts answer and which files describe it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Bearer token of the pinning service.
+    pub pinning_token: String,
+    /// File with the [`crate::profile::NetworkProfile`].
+    pub profile: String,
+    /// File with the release manifest of the nodes' image.
+    pub release: String,
+    /// Hosts that answer at a given address instead of where DNS says; empty for a public network.
+    pub resolve: Vec<Resolve>,
+    /// Version of this document, 1.
+    pub v: u8,
+}
+
+/// One host and where it answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// The host.
+    pub host: Host,
+}
+
+impl Network {
+    /// Parses the document.
+    ///
+    /// # Errors
+    /// [`JsonError`] naming the member.
+    pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
+        let network: Self = json::parse("network", bytes, NETWORK_CAP)?;
+        if network.v != 1 {
+            let error = format!("v: wanted 1, got {}", network.v);
+            return Err(JsonError::Malformed { what: "network", error });
+        }
+        Ok(network)
+    }
+}
