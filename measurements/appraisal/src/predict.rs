@@ -139,7 +139,7 @@ fn pcr9(cmdline: &[u8], initrd: &[u8], osrel: &[u8]) -> Result<[u8; 32], Predict
 }
 
 /// The UTF-16 load options systemd-stub makes of `.cmdline` (`mangle_stub_cmdline`): controls become blanks, blanks at
-/// both ends go, no NUL.
+/// both ends go, a NUL ends it and is measured with it.
 fn load_options(cmdline: &[u8]) -> Result<Vec<u16>, PredictError> {
     let end = cmdline.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let text = &cmdline[..end];
@@ -149,7 +149,8 @@ fn load_options(cmdline: &[u8]) -> Result<Vec<u16>, PredictError> {
     let blank = |byte: u8| byte <= b' ' || byte == 0x7F;
     let first = text.iter().position(|byte| !blank(*byte)).unwrap_or(text.len());
     let last = text.iter().rposition(|byte| !blank(*byte)).map_or(first, |last| last + 1);
-    Ok(text[first..last].iter().map(|byte| if blank(*byte) { u16::from(b' ') } else { (*byte).into() }).collect())
+    let text = text[first..last].iter().map(|byte| if blank(*byte) { b' ' } else { *byte });
+    Ok(text.chain([0]).map(u16::from).collect())
 }
 
 /// The archive ("newc" cpio) in which systemd-stub hands `.osrel` to the initrd as `/.extra/os-release`.

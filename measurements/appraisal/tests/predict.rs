@@ -73,7 +73,7 @@ fn every_register_by_hand() {
     let separator = sha(&[0; 4]);
     assert_eq!(got.pcr4[0].0, replay(&[action, separator, uki_digest, linux]));
     assert_eq!(got.pcr4[1].0, replay(&[uki_digest, action, separator, linux]));
-    let options: Vec<u8> = "console=none quiet".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let options: Vec<u8> = "console=none quiet\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
     // Written out once, so that the archive is not checked against the code that makes it.
     let zero = "00000000";
     let mut initrd = b"INITRD\0\0".to_vec();
