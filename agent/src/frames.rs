@@ -1,7 +1,7 @@
 //! What the agent's roles say to each other (architecture decision 10).
 //!
-//! A frame is a big-endian u32 length, a big-endian u32 id, and a postcard body of at most [`FRAME_CAP`] bytes. A
-//! reply carries the id of its request; replies may come in another order. The vault believes nothing in a
+//! A frame is the length of its body (big-endian u32), an id (big-endian u32), and a postcard body of at most
+//! [`FRAME_CAP`] bytes. A reply carries the id of its request; replies may come in another order. The vault believes nothing in a
 //! frame: every member is checked again where it is used.
 //!
 //! ```text
@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 
 /// Longest frame body, in bytes: a sealed prompt of 1 MiB and what goes with it.
 pub const FRAME_CAP: usize = 1024 * 1024 + 64 * 1024;
+
+/// Length of what goes before a frame's body, in bytes.
+pub const HEADER: usize = 8;
 
 /// The id of what the vault says without being asked. Requests have any other.
 pub const UNASKED: u32 = 0;
@@ -241,6 +244,26 @@ pub enum FrameError {
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let body = postcard::to_allocvec(message).map_err(|_| FrameError::Malformed)?;
     if body.len() > FRAME_CAP { Err(FrameError::TooLong { got: body.len() }) } else { Ok(body) }
+}
+
+/// What goes before a body of [`encode`].
+pub fn header(id: u32, body: &[u8]) -> [u8; HEADER] {
+    // encode() bounds the length; a longer body would be refused by the other side, never cut.
+    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&length.to_be_bytes());
+    header[4..].copy_from_slice(&id.to_be_bytes());
+    header
+}
+
+/// The id of a frame and the length of its body.
+///
+/// # Errors
+/// [`FrameError::TooLong`].
+pub fn parse_header(header: [u8; HEADER]) -> Result<(u32, usize), FrameError> {
+    let [a, b, c, d, id @ ..] = header;
+    let got = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if got > FRAME_CAP { Err(FrameError::TooLong { got }) } else { Ok((u32::from_be_bytes(id), got)) }
 }
 
 /// Parses the body of a frame.
