@@ -17,6 +17,8 @@ pub const NETWORK_CAP: usize = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
+    /// The model asked for when the user names none.
+    pub model: String,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
     /// File with the [`crate::profile::NetworkProfile`].
