@@ -1,1 +1,275 @@
-//! (skeleton)
+//! A local network for a launched node to live in: the coordinator (ICL) in strict mode and a blob store, each a peer
+//! with its own keys, all of them development keys that are published on purpose.
+//!
+//! ```text
+//! time → challenge → enrolment (credential activation) → evidence, appraised → certificate
+//!      → poll: assignments and users' nonces → claim → commit → reveal → accepted or rejected
+//! user: quorum preview → evidence on demand → submit → status;   blobs: pin → get
+//! ```
+//!
+//! Nothing here ever holds a key to a prompt or an answer: it stores sealed blobs, sealed shares and commitments.
+
+#![forbid(unsafe_code)]
+
+mod admission;
+mod appraiser;
+mod auth;
+mod blobs;
+mod cid;
+pub mod development;
+mod event;
+mod job;
+mod jobs;
+mod limit;
+mod refusal;
+mod relay;
+mod routes;
+mod server;
+mod state;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blf_evidence::UnixTime;
+use blf_evidence::profile::NetworkProfile;
+use k256::ecdsa::SigningKey;
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+pub use appraiser::{Appraiser, Credential, Question, Reason, Verdict};
+pub use blobs::BLOB_CAP;
+pub use event::{Event, EventKind};
+pub use job::{Deadlines, commit, quorum};
+pub use limit::Rate;
+
+use crate::development::Authority;
+use crate::routes::Routes;
+use crate::state::State;
+
+/// The time of a devnet, an argument so that tests can move it.
+pub type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
+
+/// Events kept for a listener that is slow.
+const EVENTS: usize = 1024;
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How a devnet is to be. [`Options::new`] gives the usual one.
+pub struct Options {
+    /// Where to listen; port 0 takes a free one. ICL and blob store share the listener and are told apart by name.
+    pub listen: SocketAddr,
+    /// The SQLite database, made if missing; `None` keeps everything in memory.
+    pub state: Option<PathBuf>,
+    /// Names of the two peers.
+    pub profile: NetworkProfile,
+    /// Who decides about evidence.
+    pub appraiser: Arc<dyn Appraiser>,
+    /// Verifiers of a quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader.
+    pub verifier_count: usize,
+    /// Deadlines of a job's parts.
+    pub deadlines: Deadlines,
+    /// Longest life of a node's certificate, in seconds, at most 24 h.
+    pub certificate_life: u64,
+    /// Bearer token of the pinning service.
+    pub pinning_token: String,
+    /// How often one signer may ask the ICL.
+    pub rate: Rate,
+    /// How often one network address may ask; all nodes of a host share theirs.
+    pub peer_rate: Rate,
+    /// Certificate and PKCS #8 key (PEM) of the CA for the server certificates; the development CA.
+    pub tls_authority: (String, String),
+    /// The time.
+    pub clock: Clock,
+}
+
+/// Why a devnet does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A certificate cannot be issued.
+    #[error("issue a certificate: {0}")]
+    Issue(rcgen::Error),
+    /// A key, certificate or date cannot be used.
+    #[error("development pki: {0}: cannot be used")]
+    Key(&'static str),
+    /// The profile cannot be read.
+    #[error("{0}")]
+    Profile(String),
+    /// The system gives no random bytes.
+    #[error("random bytes: {0}")]
+    Random(getrandom::Error),
+    /// The database cannot be opened.
+    #[error("state: {0}")]
+    State(rusqlite::Error),
+    /// The database is of another version of this program.
+    #[error("state: wanted version {wanted}, got {got}: remove it to start anew")]
+    StateVersion {
+        /// This program's.
+        wanted: i64,
+        /// The file's.
+        got: i64,
+    },
+    /// A server certificate cannot be used.
+    #[error("tls: {0}")]
+    Tls(rustls::Error),
+}
+
+/// The devnet.
+pub struct Devnet;
+
+/// A devnet that runs. Dropping it does not stop it; the shutdown future does.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    events: broadcast::Sender<Event>,
+    server: JoinHandle<()>,
+}
+
+/// What every part of a running devnet reads.
+struct Settings {
+    profile: NetworkProfile,
+    key: SigningKey,
+    ak_authority: Authority,
+    appraiser: Arc<dyn Appraiser>,
+    verifier_count: usize,
+    deadlines: Deadlines,
+    certificate_life: u64,
+    pinning_token: String,
+    rate: Rate,
+    peer_rate: Rate,
+    clock: Clock,
+}
+
+impl Options {
+    /// The usual devnet with this appraiser: loopback, any free port, state in memory, the machine's clock.
+    ///
+    /// # Errors
+    /// [`Error::Profile`] never for the committed profile.
+    pub fn new(appraiser: Arc<dyn Appraiser>) -> Result<Self, Error> {
+        Ok(Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            state: None,
+            profile: development::profile()?,
+            appraiser,
+            verifier_count: 2,
+            deadlines: Deadlines { claim: 60, commit: 600, reveal: 120 },
+            certificate_life: 86_400,
+            pinning_token: "development".into(),
+            rate: Rate { burst: 120, per_second: 20 },
+            peer_rate: Rate { burst: 2000, per_second: 400 },
+            tls_authority: (development::TLS_CA.into(), development::TLS_CA_KEY.into()),
+            clock: Arc::new(|| {
+                let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+                UnixTime(since.as_secs())
+            }),
+        })
+    }
+}
+
+impl Devnet {
+    /// Starts a devnet; it runs until `shutdown` resolves. Needs a Tokio runtime with time and I/O.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn start(
+        options: Options,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<Running, Error> {
+        let (certificate, key) = &options.tls_authority;
+        let tls_authority = Authority::from_pem(certificate, key)?;
+        let names =
+            [&*options.profile.icl.name, &*options.profile.blob_gateway.name, &*options.profile.blob_pinning.name];
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        let tls = development::server_config(&tls_authority, &names, (options.clock)())?;
+        let settings = Arc::new(Settings {
+            profile: options.profile,
+            key: development::icl_key()?,
+            ak_authority: Authority::from_pem(development::AK_CA, development::AK_CA_KEY)?,
+            appraiser: options.appraiser,
+            verifier_count: options.verifier_count,
+            deadlines: options.deadlines,
+            certificate_life: options.certificate_life.min(86_400),
+            pinning_token: options.pinning_token,
+            rate: options.rate,
+            peer_rate: options.peer_rate,
+            clock: options.clock,
+        });
+        let (events, _) = broadcast::channel(EVENTS);
+        let state = State::open(options.state.as_deref(), Arc::clone(&settings), events.clone())?;
+        let address = options.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+        let address = listener.local_addr().map_err(|source| Error::Bind { address, source })?;
+        let routes = Arc::new(Routes::new(state.clone(), settings));
+        let (stop, stopped) = watch::channel(false);
+        let server = tokio::spawn(async move {
+            let serve = server::serve(listener, TlsAcceptor::from(Arc::new(tls)), routes, stopped.clone());
+            let ticker = tick(state, stopped);
+            let stop = async move {
+                shutdown.await;
+                let _ = stop.send(true);
+            };
+            tokio::join!(serve, ticker, stop);
+        });
+        Ok(Running { address, events, server })
+    }
+}
+
+impl Running {
+    /// What happens from now on. A listener that falls more than 1,024 events behind misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Waits until the devnet has stopped and all of its tasks have ended.
+    pub async fn stopped(self) {
+        let _ = self.server.await;
+    }
+}
+
+impl Settings {
+    /// The ICL's DNS name: what requests sign as host and admissions name as audience.
+    fn audience(&self) -> &str {
+        &self.profile.icl.name
+    }
+}
+
+/// Applies deadlines and forgets what is over, until the stop. A turn that fails is tried again with the next tick.
+async fn tick(state: State, mut stopped: watch::Receiver<bool>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = server::asked(&mut stopped) => return,
+            _ = interval.tick() => {}
+        }
+        let _ = state
+            .turn(|turn| {
+                jobs::tick(turn)?;
+                admission::sweep(turn)?;
+                relay::sweep(turn)?;
+                auth::sweep(turn)
+            })
+            .await;
+    }
+}
+
+/// `N` bytes from the system.
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
+    Ok(bytes)
+}

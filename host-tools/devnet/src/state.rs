@@ -1,0 +1,135 @@
+//! State in SQLite: everything that must survive a restart of the devnet.
+//!
+//! Write-ahead log with `synchronous=FULL`: what was answered is on disk. One connection, one transaction a request,
+//! off the async threads. Addresses, digests and documents are stored as the text they have on the wire.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use blf_evidence::UnixTime;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::broadcast;
+
+use crate::event::{Event, EventKind};
+use crate::refusal::{Refused, Result};
+use crate::{Error, Settings};
+
+/// Version of the tables, in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    CREATE TABLE nonces (address TEXT, nonce TEXT, time INTEGER, PRIMARY KEY (address, nonce)) WITHOUT ROWID, STRICT;
+    CREATE TABLE challenges (id TEXT PRIMARY KEY, node TEXT, nonce TEXT, expires_at INTEGER) STRICT;
+    CREATE TABLE enrolments (id TEXT PRIMARY KEY, node TEXT, ek_public BLOB, ek_certificate BLOB, ak_public BLOB,
+        secret BLOB, expires_at INTEGER) STRICT;
+    CREATE TABLE attestation_keys (ak_public BLOB PRIMARY KEY, node TEXT, ek_public BLOB, ek_certificate BLOB,
+        certificate BLOB, issued_at INTEGER) STRICT;
+    CREATE TABLE nodes (address TEXT PRIMARY KEY, seen_at INTEGER, stopping INTEGER) STRICT;
+    CREATE TABLE certificates (serial INTEGER PRIMARY KEY, node TEXT, certificate TEXT, not_after INTEGER,
+        models TEXT, evidence TEXT, taken_at INTEGER) STRICT;
+    CREATE INDEX certificates_of_node ON certificates (node, serial);
+    CREATE TABLE evidence_requests (id TEXT PRIMARY KEY, user TEXT, node TEXT, nonce TEXT, expires_at INTEGER,
+        shown_at INTEGER, evidence TEXT, taken_at INTEGER) STRICT;
+    CREATE INDEX evidence_requests_of_node ON evidence_requests (node, expires_at);
+    CREATE TABLE jobs (id TEXT PRIMARY KEY, user TEXT, live INTEGER, ended_at INTEGER, document TEXT) STRICT;
+    CREATE INDEX jobs_live ON jobs (live, user);
+    CREATE TABLE seats (job TEXT, node TEXT, PRIMARY KEY (node, job)) WITHOUT ROWID, STRICT;
+    CREATE INDEX seats_of_job ON seats (job);
+    CREATE TABLE blobs (cid TEXT PRIMARY KEY, bytes BLOB, length INTEGER, pinned_at INTEGER) STRICT;
+";
+
+/// The database, shared by all connections.
+#[derive(Clone)]
+pub(crate) struct State {
+    connection: Arc<Mutex<Connection>>,
+    settings: Arc<Settings>,
+    events: broadcast::Sender<Event>,
+}
+
+/// One request's view: a transaction, the time, and what is to be told once the transaction stands.
+pub(crate) struct Turn<'a> {
+    pub(crate) tx: &'a Transaction<'a>,
+    pub(crate) now: UnixTime,
+    pub(crate) settings: &'a Settings,
+    events: Vec<EventKind>,
+}
+
+impl Turn<'_> {
+    /// Tells `event` after the commit.
+    pub(crate) fn tell(&mut self, event: EventKind) {
+        self.events.push(event);
+    }
+}
+
+impl State {
+    /// Opens or makes the database; `None` keeps it in memory.
+    pub(crate) fn open(
+        path: Option<&Path>,
+        settings: Arc<Settings>,
+        events: broadcast::Sender<Event>,
+    ) -> std::result::Result<Self, Error> {
+        let connection = path.map_or_else(Connection::open_in_memory, Connection::open).map_err(Error::State)?;
+        connection
+            .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;")
+            .map_err(Error::State)?;
+        let version =
+            connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(Error::State)?;
+        match version {
+            0 => connection
+                .execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;"))
+                .map_err(Error::State)?,
+            VERSION => {}
+            got => return Err(Error::StateVersion { wanted: VERSION, got }),
+        }
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), settings, events })
+    }
+
+    /// Runs `work` in one transaction on a blocking thread; a refusal undoes all of it.
+    pub(crate) async fn turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Turn<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let state = self.clone();
+        tokio::task::spawn_blocking(move || state.blocking_turn(work))
+            .await
+            .unwrap_or_else(|_| Err(Refused::internal("state: the request was abandoned")))
+    }
+
+    fn blocking_turn<T>(&self, work: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
+        // A panic in another turn rolled its transaction back, so the connection itself is sound.
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now = (self.settings.clock)();
+        let mut turn = Turn { tx: &tx, now, settings: &self.settings, events: Vec::new() };
+        let value = work(&mut turn)?;
+        let events = turn.events;
+        tx.commit()?;
+        for kind in events {
+            self.tell(Event { time: now, kind });
+        }
+        Ok(value)
+    }
+
+    /// Tells `event`; nobody need listen.
+    pub(crate) fn tell(&self, event: Event) {
+        let _ = self.events.send(event);
+    }
+}
+
+/// A time as SQLite's integer. Exact: no time exceeds 2^53.
+pub(crate) fn sql(time: UnixTime) -> i64 {
+    i64::try_from(time.0).unwrap_or(i64::MAX)
+}
+
+/// SQLite's integer as a time.
+pub(crate) fn time(value: i64) -> UnixTime {
+    UnixTime(u64::try_from(value).unwrap_or(0))
+}
+
+/// Text that this crate wrote, read back.
+pub(crate) fn parse<T: std::str::FromStr>(text: &str) -> Result<T>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|e| Refused::internal(format!("state: {e}")))
+}
