@@ -1,5 +1,33 @@
 //! What is decided about a node's Evidence, and what a release's measurements must be.
+//!
+//! ```text
+//! Evidence + Endorsers ─ authenticate ─► Authentic + Release + Expectations ─ Policy::appraise ─► AttestationResult
+//!                                                       ▲
+//!                              UKI ─ predict::from_uki ─┘
+//! ```
+//!
+//! Genuine first, wanted second, in two types: only [`authenticate`] makes an [`Authentic`], and only that can be
+//! appraised. Roots and time are arguments; nothing here does I/O. Each comparison is kept as a [`Check`], so that
+//! whoever relies on a verdict can be shown what it rests on.
+//!
+//! This release appraises TPM 2.0 evidence. It gives no verdict on SEV-SNP and TDX.
+
 #![forbid(unsafe_code)]
 
+pub mod authenticate;
+pub mod aws_lc;
+pub mod check;
+pub mod crypto;
 pub mod pe;
+pub mod policy;
 pub mod predict;
+pub mod release;
+pub mod result;
+pub mod x509;
+
+pub use authenticate::{AkEndorsement, Authentic, Endorsers, authenticate};
+pub use check::{AppraisalError, Check, CheckId, Rejected, Stage};
+pub use policy::{Accept, Demand, Expectations, Policy};
+pub use release::{Inputs, Release};
+pub use result::{AttestationResult, TrustVector};
+pub use x509::{Root, RootKind};
