@@ -17,18 +17,32 @@ pub const NETWORK_CAP: usize = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
+    /// Who may certify a TPM's AK.
+    pub ak_roots: Vec<AkRoot>,
     /// The model asked for when the user names none.
     pub model: String,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
-    /// File with the [`crate::profile::NetworkProfile`].
+    /// File with the [`crate::profile::NetworkProfile`], relative to this one.
     pub profile: String,
-    /// File with the release manifest of the nodes' image.
+    /// File with the release manifest of the nodes' image, relative to this one.
     pub release: String,
     /// Hosts that answer at a given address instead of where DNS says; empty for a public network.
     pub resolve: Vec<Resolve>,
     /// Version of this document, 1.
     pub v: u8,
+}
+
+/// A trust anchor for AK certificates.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AkRoot {
+    /// Its private key is published: whatever it certifies is tier 0.
+    pub development: bool,
+    /// Appears in results.
+    pub name: String,
+    /// One X.509 certificate.
+    pub pem: String,
 }
 
 /// One host and where it answers.
