@@ -17,5 +17,18 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod answer;
 pub mod attester;
+pub mod certificate;
+pub mod channel;
+pub mod clock;
+pub mod commitment;
+pub mod engine;
+pub mod error;
 pub mod frames;
+pub mod job;
+pub mod keys;
+pub mod profile;
+pub mod prompt;
+pub mod release;
+pub mod vault;

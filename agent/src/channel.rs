@@ -1,0 +1,102 @@
+//! Frames on a stream between two roles; the format is in `frames.rs`.
+
+use std::io::{self, Read, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
+
+use crate::frames::{self, FRAME_CAP, FrameError};
+
+/// One frame: its id, and its body, which is zeroized.
+pub struct Frame {
+    /// The id.
+    pub id: u32,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Reads one frame; `None` at the end of the stream.
+///
+/// # Errors
+/// Those of the stream; `InvalidData` for a length above [`FRAME_CAP`], `UnexpectedEof` inside a frame. After an
+/// error the stream is of no more use.
+pub fn read(stream: &mut impl Read) -> io::Result<Option<Frame>> {
+    let mut head = [0; 8];
+    loop {
+        match stream.read(&mut head[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    stream.read_exact(&mut head[1..])?;
+    let [l0, l1, l2, l3, i0, i1, i2, i3] = head;
+    let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
+    if length > FRAME_CAP {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, FrameError::TooLong { got: length }));
+    }
+    let mut body = Zeroizing::new(vec![0; length]);
+    stream.read_exact(&mut body)?;
+    Ok(Some(Frame { id: u32::from_be_bytes([i0, i1, i2, i3]), body }))
+}
+
+/// Writes one frame.
+///
+/// # Errors
+/// Those of the stream; `InvalidData` for a message that is too long.
+pub fn write(stream: &mut impl Write, id: u32, message: &impl Serialize) -> io::Result<()> {
+    let invalid = |error: FrameError| io::Error::new(io::ErrorKind::InvalidData, error);
+    let body = Zeroizing::new(frames::encode(message).map_err(invalid)?);
+    let length = u32::try_from(body.len()).map_err(|_| invalid(FrameError::TooLong { got: body.len() }))?;
+    stream.write_all(&[length.to_be_bytes(), id.to_be_bytes()].concat())?;
+    stream.write_all(&body)?;
+    stream.flush()
+}
+
+impl Frame {
+    /// The message in the body.
+    ///
+    /// # Errors
+    /// [`FrameError`].
+    pub fn message<T: DeserializeOwned>(&self) -> Result<T, FrameError> {
+        frames::decode(&self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::{FromVault, ToVault};
+
+    #[test]
+    fn frames_follow_each_other() {
+        let mut stream = Vec::new();
+        write(&mut stream, 7, &ToVault::Identity).unwrap();
+        write(&mut stream, 8, &FromVault::Refused { code: "X".into() }).unwrap();
+        let mut rest = stream.as_slice();
+        let first = read(&mut rest).unwrap().unwrap();
+        assert_eq!(first.id, 7);
+        assert!(matches!(first.message().unwrap(), ToVault::Identity));
+        let second = read(&mut rest).unwrap().unwrap();
+        assert!(matches!(second.message().unwrap(), FromVault::Refused { code } if code == "X"));
+        assert!(read(&mut rest).unwrap().is_none());
+    }
+
+    #[test]
+    fn hostile_frames_are_errors() {
+        let too_long = [&u32::MAX.to_be_bytes()[..], &[0; 4]].concat();
+        assert_eq!(read(&mut too_long.as_slice()).err().unwrap().kind(), io::ErrorKind::InvalidData);
+        for cut in [&[0, 0][..], &[0, 0, 0, 9, 0, 0, 0, 1], &[0, 0, 0, 2, 0, 0, 0, 1, 5]] {
+            assert_eq!(read(&mut &*cut).err().unwrap().kind(), io::ErrorKind::UnexpectedEof, "{cut:?}");
+        }
+        let body = |bytes: &[u8]| Frame { id: 1, body: Zeroizing::new(bytes.to_vec()) };
+        // An unknown variant, a string of 2^32 bytes, an empty body, bytes left over, a wrong bool.
+        for bad in [&[200][..], &[1, 0xff, 0xff, 0xff, 0xff, 0x0f], &[], &[0, 0]] {
+            assert_eq!(body(bad).message::<ToVault>().err(), Some(FrameError::Malformed), "{bad:?}");
+        }
+        let long = FromVault::Evidence("x".repeat(FRAME_CAP + 1));
+        assert!(write(&mut Vec::new(), 1, &long).is_err());
+    }
+}

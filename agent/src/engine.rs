@@ -1,0 +1,190 @@
+//! The engine, from both sides: what the vault asks, and the process that answers.
+//!
+//! The engine's process has one socket to the vault and a sealed memory file with the model pack that the vault has
+//! hashed. It enters its sandbox before it looks at either, so that tokenizer and weights, which the host chose, are parsed
+//! by a process that can open nothing.
+//!
+//! The pack is read into the engine's own memory and not mapped: mapping wants unsafe, tensors are converted while loading
+//! anyway, and what was read is dropped afterwards. The memory file stays for a restart.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use blf_bridge::Secret;
+use blf_evidence::pack::{HEADER_MAX, Header};
+use blf_evidence::telemetry::Code;
+use blf_inference::{Files, GenerateError, Model};
+use zeroize::Zeroize as _;
+
+use crate::channel;
+use crate::frames::{FromEngine, ToEngine};
+
+/// Longest answer from the engine's process beyond the prompt's own deadline.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Answers prompts, one at a time: callers queue.
+pub trait Engine: Send + Sync {
+    /// The answer's text.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    fn answer(&self, prompt: &Secret, max_new_tokens: u32, deadline: Duration) -> Result<Secret, EngineError>;
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The engine says why.
+    #[error("engine: {code}")]
+    Failed {
+        /// Its code.
+        code: String,
+    },
+    /// The engine's process is not there, broke off, or did not answer in time.
+    #[error("engine: gone")]
+    Gone,
+    /// The job ended while it waited for its turn.
+    #[error("engine: wanted a turn before the deadline")]
+    Queue,
+}
+
+/// The engine's process, as the vault sees it.
+#[derive(Default)]
+pub struct EngineProcess {
+    stream: Mutex<Option<UnixStream>>,
+}
+
+impl EngineProcess {
+    /// Waits until the process at the other end has loaded its model, then gives it the prompts to come.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn attach(&self, mut stream: UnixStream, deadline: Duration) -> Result<(), EngineError> {
+        stream.set_read_timeout(Some(deadline)).map_err(|_| EngineError::Gone)?;
+        match receive(&mut stream)? {
+            FromEngine::Ready => {
+                *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+                Ok(())
+            }
+            FromEngine::Failed { code } => Err(failed(&code)),
+            FromEngine::Answer(mut text) => {
+                text.zeroize();
+                Err(EngineError::Gone)
+            }
+        }
+    }
+}
+
+impl Engine for EngineProcess {
+    fn answer(&self, prompt: &Secret, max_new_tokens: u32, deadline: Duration) -> Result<Secret, EngineError> {
+        let asked = Instant::now();
+        let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.checked_sub(asked.elapsed()).filter(|d| !d.is_zero()).ok_or(EngineError::Queue)?;
+        let mut stream = slot.take().ok_or(EngineError::Gone)?;
+        // A stream that failed is not put back: what it says next would belong to another prompt. Its end ends the process.
+        let answer = exchange(&mut stream, prompt, max_new_tokens, left);
+        if !matches!(answer, Err(EngineError::Gone)) {
+            *slot = Some(stream);
+        }
+        answer
+    }
+}
+
+fn exchange(
+    stream: &mut UnixStream,
+    prompt: &Secret,
+    max_new_tokens: u32,
+    deadline: Duration,
+) -> Result<Secret, EngineError> {
+    let deadline_millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    let mut ask = ToEngine { prompt: prompt.expose().to_vec(), max_new_tokens, deadline_millis };
+    let timeouts = stream
+        .set_read_timeout(Some(deadline.saturating_add(GRACE)))
+        .and_then(|()| stream.set_write_timeout(Some(GRACE)));
+    let sent = timeouts.and_then(|()| channel::write(stream, 1, &ask));
+    ask.prompt.zeroize();
+    sent.map_err(|_| EngineError::Gone)?;
+    match receive(stream)? {
+        FromEngine::Answer(text) => Ok(Secret::new(text)),
+        FromEngine::Failed { code } => Err(failed(&code)),
+        FromEngine::Ready => Err(EngineError::Gone),
+    }
+}
+
+fn receive(stream: &mut UnixStream) -> Result<FromEngine, EngineError> {
+    let frame = channel::read(stream).ok().flatten().ok_or(EngineError::Gone)?;
+    frame.message().map_err(|_| EngineError::Gone)
+}
+
+fn failed(code: &str) -> EngineError {
+    // The engine may be in somebody else's hands: its words go on only if they are a code.
+    Code::new(code).map_or(EngineError::Gone, |code| EngineError::Failed { code: code.to_string() })
+}
+
+impl EngineError {
+    /// The stable code.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Failed { code } => code,
+            Self::Gone => "ENGINE_GONE",
+            Self::Queue => "ENGINE_QUEUE",
+        }
+    }
+}
+
+/// The engine's process: loads the pack in `pack`, says so on `stream`, and answers until the stream ends.
+///
+/// # Errors
+/// Those of the stream. Errors of the model go to the vault as codes.
+pub fn serve(mut stream: UnixStream, pack: &File, threads: NonZeroUsize) -> io::Result<()> {
+    let model = match load(pack, threads) {
+        Ok(model) => model,
+        Err(code) => return channel::write(&mut stream, 0, &FromEngine::Failed { code: code.into() }),
+    };
+    channel::write(&mut stream, 0, &FromEngine::Ready)?;
+    while let Some(frame) = channel::read(&mut stream)? {
+        let id = frame.id;
+        let mut ask: ToEngine = frame.message().map_err(io::Error::other)?;
+        drop(frame);
+        let mut reply = generate(&model, &ask);
+        ask.prompt.zeroize();
+        channel::write(&mut stream, id, &reply)?;
+        if let FromEngine::Answer(text) = &mut reply {
+            text.zeroize();
+        }
+    }
+    Ok(())
+}
+
+fn load(pack: &File, threads: NonZeroUsize) -> Result<Model, &'static str> {
+    let read = |_| "MODEL_READ";
+    let size = usize::try_from(pack.metadata().map_err(read)?.len()).map_err(|_| "MODEL_READ")?;
+    let mut bytes = vec![0; size];
+    pack.read_exact_at(&mut bytes, 0).map_err(read)?;
+    let header = Header::parse(&bytes[..size.min(HEADER_MAX)]).map_err(|_| "MODEL_HEADER")?;
+    let files = Files::of(&header, &bytes).map_err(|_| "MODEL_HEADER")?;
+    Model::load(&header.manifest, files, threads).map_err(|_| "MODEL_LOAD")
+}
+
+fn generate(model: &Model, ask: &ToEngine) -> FromEngine {
+    let until = Instant::now() + Duration::from_millis(ask.deadline_millis.min(24 * 3600 * 1000));
+    let failed = |code: &str| FromEngine::Failed { code: code.into() };
+    let Ok(prompt) = std::str::from_utf8(&ask.prompt) else { return failed("PROMPT_TEXT") };
+    let answer = model.generate(prompt, ask.max_new_tokens, &mut |_| {
+        if Instant::now() < until { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    match answer {
+        Ok(generation) => FromEngine::Answer(generation.text.expose().as_bytes().to_vec()),
+        Err(GenerateError::AnswerLength { .. }) => failed("JOB_TOKENS"),
+        Err(GenerateError::Cancelled { .. }) => failed("ENGINE_DEADLINE"),
+        Err(GenerateError::EmptyPrompt) => failed("PROMPT_TEXT"),
+        Err(GenerateError::PromptTooLong { .. }) => failed("PROMPT_TOO_LONG"),
+        Err(GenerateError::Engine(_) | GenerateError::NotFinite | GenerateError::Tokenizer) => failed("ENGINE_FAILED"),
+    }
+}

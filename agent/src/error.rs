@@ -1,0 +1,224 @@
+//! Why the vault refuses, sorted by whose fault it is. Each error has a stable code; none carries content.
+
+use blf_bridge::OpenError;
+use blf_bridge::prompt::PromptError;
+use blf_bridge::release::ReleaseError;
+use blf_evidence::json::JsonError;
+use blf_evidence::{Hex, UnixTime};
+
+use crate::attester::AttestError;
+use crate::certificate::CertificateError;
+use crate::clock::TimeError;
+use crate::engine::EngineError;
+use crate::frames::FrameError;
+
+/// Why the vault refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The platform's devices.
+    #[error(transparent)]
+    Hardware(#[from] HardwareError),
+    /// The coordinator.
+    #[error(transparent)]
+    Icl(#[from] IclError),
+    /// Ourselves: the courier asked for what it may not have, or something broke.
+    #[error(transparent)]
+    Internal(#[from] InternalError),
+    /// The job, so its user or who relayed it.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// The engine and its model.
+    #[error(transparent)]
+    Model(#[from] EngineError),
+}
+
+/// The platform's devices.
+#[derive(Debug, thiserror::Error)]
+pub enum HardwareError {
+    /// No evidence.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// No TPM, so nothing to enrol.
+    #[error("enrolment: wanted a TPM, got {got}")]
+    NoTpm {
+        /// The platform.
+        got: &'static str,
+    },
+    /// The kernel has no randomness.
+    #[error("no randomness from the system")]
+    Randomness,
+}
+
+/// The coordinator.
+#[derive(Debug, thiserror::Error)]
+pub enum IclError {
+    /// Admission evidence for somebody else than the measured ICL.
+    #[error("audience: wanted {wanted}, got another")]
+    Audience {
+        /// What it must be.
+        wanted: String,
+    },
+    /// The certificate is not good.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The keys are not certified, or not any more.
+    #[error("no certificate is in force")]
+    NotCertified,
+    /// The time is not good.
+    #[error(transparent)]
+    Time(#[from] TimeError),
+}
+
+/// Ourselves.
+#[derive(Debug, thiserror::Error)]
+pub enum InternalError {
+    /// Too much at once.
+    #[error("busy: wanted at most {max} at once")]
+    Busy {
+        /// The bound.
+        max: usize,
+    },
+    /// A document that we made ourselves is out of its own bounds.
+    #[error(transparent)]
+    Document(#[from] JsonError),
+    /// Not a frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A thread panicked.
+    #[error("a task ended in a panic")]
+    Panicked,
+    /// The node key signs requests to the ICL's node endpoints only.
+    #[error("path: wanted /internal/ and at most 512 printable characters")]
+    Path,
+    /// Evidence of this purpose is not the courier's to ask for.
+    #[error("purpose: wanted admission or preview")]
+    Purpose,
+    /// The keys are wiped.
+    #[error("the keys are wiped")]
+    Wiped,
+}
+
+/// The job.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// The answer cannot be sealed.
+    #[error("answer: {0}")]
+    Answer(OpenError),
+    /// The context is not a job context.
+    #[error(transparent)]
+    Context(JsonError),
+    /// The job has expired.
+    #[error("job: wanted before {not_after:?}, now {now:?}")]
+    Expired {
+        /// Its end.
+        not_after: UnixTime,
+        /// Now.
+        now: UnixTime,
+    },
+    /// The job accepts other releases than this guest.
+    #[error("measurements: wanted {ours} among them")]
+    Measurement {
+        /// What this guest is.
+        ours: String,
+    },
+    /// The job is for a model that is not here.
+    #[error("model: got {got}, which this guest does not hold")]
+    Model {
+        /// Digest of the manifest that the job names.
+        got: Hex<32>,
+    },
+    /// The prompt is not for this job, or does not open.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The share does not open.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+    /// A result for this job was made, or begun, before.
+    #[error("job: ran before on this node")]
+    Repeated,
+    /// The node has run as many jobs as it remembers; it must start anew.
+    #[error("job: this boot has run its {max} jobs")]
+    Spent {
+        /// How many.
+        max: usize,
+    },
+    /// The job asks for no tokens or for more than the model gives.
+    #[error("max_new_tokens: wanted 1 to {max}, got {got}")]
+    Tokens {
+        /// The model's limit.
+        max: u32,
+        /// What came.
+        got: u32,
+    },
+    /// No such job waits to be revealed, or it was revealed before, or the node has the other role.
+    #[error("job: nothing to reveal in this role")]
+    NotCommitted,
+}
+
+impl VaultError {
+    /// The stable code, in capitals: [`blf_evidence::telemetry::Code`].
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Hardware(error) => match error {
+                HardwareError::Attest(error) => attest_code(error),
+                HardwareError::NoTpm { .. } => "NO_TPM",
+                HardwareError::Randomness => "NO_RANDOMNESS",
+            },
+            Self::Icl(error) => match error {
+                IclError::Audience { .. } => "ICL_AUDIENCE",
+                IclError::Certificate(error) => error.code(),
+                IclError::NotCertified => "NOT_CERTIFIED",
+                IclError::Time(error) => error.code(),
+            },
+            Self::Internal(error) => match error {
+                InternalError::Busy { .. } => "BUSY",
+                InternalError::Document(_) => "DOCUMENT",
+                InternalError::Frame(_) => "FRAME",
+                InternalError::Panicked => "PANICKED",
+                InternalError::Path => "REQUEST_PATH",
+                InternalError::Purpose => "PURPOSE",
+                InternalError::Wiped => "WIPED",
+            },
+            Self::Job(error) => error.code(),
+            Self::Model(error) => error.code(),
+        }
+    }
+}
+
+impl JobError {
+    /// The stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Answer(_) => "ANSWER_SEAL",
+            Self::Context(_) => "JOB_CONTEXT",
+            Self::Expired { .. } => "JOB_EXPIRED",
+            Self::Measurement { .. } => "JOB_MEASUREMENT",
+            Self::Model { .. } => "JOB_MODEL",
+            Self::NotCommitted => "JOB_NOT_COMMITTED",
+            Self::Prompt(error) => match error {
+                PromptError::Context => "PROMPT_CONTEXT",
+                PromptError::Open(OpenError::Length { .. }) => "PROMPT_LENGTH",
+                PromptError::Open(OpenError::Tag) => "PROMPT_TAG",
+                PromptError::Open(_) => "PROMPT_FORM",
+                PromptError::Text => "PROMPT_TEXT",
+            },
+            Self::Release(error) => match error {
+                ReleaseError::Key { .. } => "SHARE_KEY",
+                ReleaseError::Node { .. } => "SHARE_NODE",
+                ReleaseError::Open(_) => "SHARE_TAG",
+            },
+            Self::Repeated => "JOB_REPEATED",
+            Self::Spent { .. } => "JOBS_SPENT",
+            Self::Tokens { .. } => "JOB_TOKENS",
+        }
+    }
+}
+
+/// The stable code of a failed attestation.
+pub(crate) fn attest_code(error: &AttestError) -> &'static str {
+    match error {
+        AttestError::NoDevice { .. } => "NO_ATTESTER",
+        AttestError::Tpm(_) => "TPM",
+        AttestError::Tsm(_) => "TSM",
+    }
+}

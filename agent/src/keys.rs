@@ -1,0 +1,227 @@
+//! Keys born in the guest (architecture decision 5): the node key, and generations of all others.
+//!
+//! ```text
+//! generate → next ── certified ──→ current ── another is certified ──→ previous ── its certificate ends ──→ gone
+//!            named in admission    signs and opens                    still opens
+//! ```
+//!
+//! Nothing here is ever written or sent; what leaves is [`statement::Keys`](blf_evidence::statement::Keys).
+
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::AsDer as _;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use blf_bridge::{HpkeKey, Key};
+use blf_evidence::eip191::{Signature, address};
+use blf_evidence::statement;
+use blf_evidence::{Address, Hex, UnixTime};
+use k256::ecdsa::SigningKey;
+use sha2::{Digest as _, Sha256};
+
+use crate::certificate::Certified;
+use crate::error::{HardwareError, IclError};
+
+/// All keys of this guest. Dropping it zeroizes them.
+pub struct Keys {
+    node: NodeKey,
+    next: Generation,
+    current: Option<Held>,
+    previous: Option<Held>,
+}
+
+/// The key that is the node: ICL authentication. Lives as long as the boot.
+pub struct NodeKey {
+    key: Box<SigningKey>,
+    address: Address,
+}
+
+/// Keys that are certified together and replaced together.
+pub struct Generation {
+    response: Box<SigningKey>,
+    hpke: HpkeKey,
+    /// X25519, to which CoFHE seals; the bridge that will open what is sealed owns the private half.
+    _cofhe_sealing: HpkeKey,
+    /// P-256, for the attested API.
+    _tls: EcdsaKeyPair,
+    public: statement::Keys,
+}
+
+/// A generation and the certificate that vouches for it.
+struct Held {
+    generation: Arc<Generation>,
+    certified: Certified,
+}
+
+impl Keys {
+    /// A node key and a first generation, to be certified.
+    ///
+    /// # Errors
+    /// [`HardwareError::Randomness`].
+    pub fn generate() -> Result<Self, HardwareError> {
+        let key = secp256k1()?;
+        let node = NodeKey { address: address(key.verifying_key()), key };
+        let next = Generation::generate(node.address)?;
+        Ok(Self { node, next, current: None, previous: None })
+    }
+
+    /// The node key.
+    pub fn node(&self) -> &NodeKey {
+        &self.node
+    }
+
+    /// Replaces the generation that waits to be certified.
+    ///
+    /// # Errors
+    /// [`HardwareError::Randomness`].
+    pub fn rotate(&mut self) -> Result<(), HardwareError> {
+        self.next = Generation::generate(self.node.address)?;
+        Ok(())
+    }
+
+    /// Public halves of the generation that waits to be certified: for admission.
+    pub fn next(&self) -> &statement::Keys {
+        &self.next.public
+    }
+
+    /// Public halves of the certified generation, or before there is one, of the next: for everybody but the ICL.
+    pub fn shown(&self) -> &statement::Keys {
+        self.current.as_ref().map_or(&self.next.public, |held| &held.generation.public)
+    }
+
+    /// Makes the next generation current; the current one becomes previous and a new one waits to be certified.
+    ///
+    /// # Errors
+    /// [`HardwareError::Randomness`], [`IclError::NotCertified`] if `certified` is for other keys; nothing changes then.
+    pub fn promote(&mut self, certified: Certified) -> Result<(), crate::error::VaultError> {
+        if *certified.keys() != self.next.public {
+            return Err(IclError::NotCertified.into());
+        }
+        let after = Generation::generate(self.node.address)?;
+        let generation = Arc::new(std::mem::replace(&mut self.next, after));
+        self.previous = self.current.replace(Held { generation, certified });
+        Ok(())
+    }
+
+    /// The certificate in force.
+    ///
+    /// # Errors
+    /// [`IclError::NotCertified`].
+    pub fn certified(&self, now: UnixTime) -> Result<&Certified, IclError> {
+        let held = self.current.as_ref().filter(|held| now < held.certified.not_after());
+        Ok(&held.ok_or(IclError::NotCertified)?.certified)
+    }
+
+    /// The generation with this HPKE key, while its certificate is in force.
+    pub fn holding(&mut self, hpke: &Hex<32>, now: UnixTime) -> Option<Arc<Generation>> {
+        if self.previous.as_ref().is_some_and(|held| now >= held.certified.not_after()) {
+            self.previous = None;
+        }
+        [&self.current, &self.previous]
+            .into_iter()
+            .flatten()
+            .find(|held| held.generation.public.hpke == *hpke && now < held.certified.not_after())
+            .map(|held| Arc::clone(&held.generation))
+    }
+}
+
+impl NodeKey {
+    /// The node's address.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Signs (EIP-191). The caller has built `text` from a fixed form that begins with a label.
+    pub fn sign(&self, text: &str) -> Signature {
+        Signature::sign(&self.key, text.as_bytes())
+    }
+}
+
+impl Generation {
+    fn generate(node: Address) -> Result<Self, HardwareError> {
+        let random = |_| HardwareError::Randomness;
+        let response = secp256k1()?;
+        let hpke = HpkeKey::generate().map_err(random)?;
+        let cofhe_sealing = HpkeKey::generate().map_err(random)?;
+        let tls = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| HardwareError::Randomness)?;
+        let spki = tls.public_key().as_der().map_err(|_| HardwareError::Randomness)?;
+        let public = statement::Keys {
+            cofhe_sealing: cofhe_sealing.public(),
+            hpke: hpke.public(),
+            node,
+            response: address(response.verifying_key()),
+            tls_spki_sha256: Hex(Sha256::digest(spki.as_ref()).into()),
+        };
+        Ok(Self { response, hpke, _cofhe_sealing: cofhe_sealing, _tls: tls, public })
+    }
+
+    /// The public halves.
+    pub fn public(&self) -> &statement::Keys {
+        &self.public
+    }
+
+    /// The key to which shares are sealed.
+    pub fn hpke(&self) -> &HpkeKey {
+        &self.hpke
+    }
+
+    /// Signs an answer (EIP-191).
+    pub fn sign_response(&self, text: &str) -> Signature {
+        Signature::sign(&self.response, text.as_bytes())
+    }
+}
+
+/// A random secp256k1 key, on the heap so that moves leave no copies; `SigningKey` zeroizes itself.
+fn secp256k1() -> Result<Box<SigningKey>, HardwareError> {
+    // About one in 2^128 strings is zero or not below the order of the group.
+    for _ in 0..8 {
+        let bytes = Key::random().map_err(|_| HardwareError::Randomness)?;
+        if let Ok(key) = SigningKey::from_slice(bytes.expose()) {
+            return Ok(Box::new(key));
+        }
+    }
+    Err(HardwareError::Randomness)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::certified;
+
+    #[test]
+    fn generations_follow_each_other() {
+        let mut keys = Keys::generate().unwrap();
+        let (first, now) = (keys.next().clone(), UnixTime(1000));
+        assert_eq!(keys.shown(), &first);
+        assert!(keys.certified(now).is_err());
+        assert!(keys.holding(&first.hpke, now).is_none(), "uncertified keys open nothing");
+
+        keys.promote(certified(&first, 2000)).unwrap();
+        assert_eq!(keys.shown(), &first);
+        assert!(keys.holding(&first.hpke, now).is_some());
+        assert_ne!(keys.next(), &first);
+
+        keys.rotate().unwrap();
+        let second = keys.next().clone();
+        assert!(keys.promote(certified(&first, 3000)).is_err(), "a certificate for other keys");
+        keys.promote(certified(&second, 3000)).unwrap();
+        assert_eq!(keys.shown(), &second);
+        assert!(keys.holding(&first.hpke, UnixTime(1999)).is_some(), "the previous one still opens");
+        assert!(keys.holding(&first.hpke, UnixTime(2000)).is_none(), "until its certificate ends");
+        assert!(keys.holding(&second.hpke, UnixTime(2999)).is_some());
+        assert!(keys.holding(&second.hpke, UnixTime(3000)).is_none());
+        assert!(keys.certified(UnixTime(3000)).is_err());
+    }
+
+    #[test]
+    fn all_but_the_node_key_rotate() {
+        let mut keys = Keys::generate().unwrap();
+        let first = keys.next().clone();
+        keys.rotate().unwrap();
+        let second = keys.next();
+        assert_eq!(first.node, second.node);
+        assert_ne!(first.response, second.response);
+        assert_ne!(first.hpke, second.hpke);
+        assert_ne!(first.cofhe_sealing, second.cofhe_sealing);
+        assert_ne!(first.tls_spki_sha256, second.tls_spki_sha256);
+    }
+}
