@@ -17,6 +17,7 @@
 pub mod authenticate;
 pub mod aws_lc;
 pub mod check;
+pub mod credential;
 pub mod crypto;
 pub mod pe;
 pub mod policy;
