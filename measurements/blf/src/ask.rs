@@ -1,0 +1,413 @@
+//! `blf ask`: one prompt, one answer, and nobody in between who can read either.
+//!
+//! ```text
+//! quorum → evidence of each node, to the user's own nonce → appraise → seal → submit → wait → open → check
+//! ```
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use blf_bridge::prompt::{open_answer, seal_prompt};
+use blf_bridge::release::{open_output_key, seal_share};
+use blf_bridge::{HpkeKey, Key, Secret, cid, commitment};
+use blf_evidence::icl::{
+    AskEvidence, AskEvidenceReply, Candidate, Done, EvidenceReply, Phase, QuorumPreview, RequestStatus, Submit,
+};
+use blf_evidence::job::{Answer, JobContext, Verdict};
+use blf_evidence::network::Network;
+use blf_evidence::profile::NetworkProfile;
+use blf_evidence::{Address, Hex};
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, StatusCode};
+use k256::ecdsa::SigningKey;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+use crate::icl::{User, now};
+use crate::nodes::{Node, Reference};
+use crate::terminal::{Terminal, Timing};
+
+/// How often a wait looks again.
+const POLL: Duration = Duration::from_millis(500);
+/// Evidence is fresh within one poll interval of a node; this allows for several.
+const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What to ask, of whom.
+pub struct Ask<'a> {
+    /// How to reach the network.
+    pub network: &'a Network,
+    /// Whom to believe.
+    pub profile: &'a NetworkProfile,
+    /// What a node may run.
+    pub reference: &'a Reference,
+    /// The prompt.
+    pub prompt: Secret,
+    /// The model's id.
+    pub model: String,
+    /// Verifiers beside the leader.
+    pub verifiers: u8,
+    /// Nodes that may replace a member before it claims.
+    pub spares: u8,
+    /// Most tokens to generate.
+    pub max_new_tokens: u32,
+    /// How long the whole job may take.
+    pub deadline: Duration,
+}
+
+/// A checked answer and how it came about. The text is the user's own.
+#[derive(Serialize)]
+pub struct Report {
+    /// `blf.ask/v1`.
+    pub schema: &'static str,
+    /// The job.
+    pub job_id: Hex<32>,
+    /// The answer.
+    pub text: String,
+    /// The lowest tier in the quorum.
+    pub tier: u8,
+    /// What that tier means.
+    pub meaning: &'static str,
+    /// The quorum, leader first.
+    pub quorum: Vec<Member>,
+    /// How long each stage took.
+    pub timings: Vec<Timing>,
+}
+
+/// One node of the quorum.
+#[derive(Serialize)]
+pub struct Member {
+    /// The node.
+    pub node: Address,
+    /// Its tier.
+    pub tier: u8,
+    /// Its measurement id.
+    pub measurement: String,
+    /// Null for the leader.
+    pub verdict: Option<Verdict>,
+}
+
+#[derive(Deserialize)]
+struct Pinned {
+    #[serde(rename = "IpfsHash")]
+    cid: String,
+}
+
+/// A sealed and submitted job: what only the user holds.
+struct Sealed {
+    job: Hex<32>,
+    prompt_key: Key,
+    reply: HpkeKey,
+}
+
+/// Asks, waits, opens and checks.
+///
+/// # Errors
+/// [`Exit::Rejected`] for a node or an answer that is not what it should be, [`Exit::NoVerdict`] for evidence that
+/// did not come, [`Exit::Failed`] for a job that did not end well, [`Exit::Environment`] for an unreachable network.
+pub async fn run(ask: Ask<'_>, key: SigningKey, terminal: &Terminal) -> Result<Report, Failure> {
+    let client = Client::new(&ask.profile.tls_roots, ask.network.resolve.clone())?;
+    let user = User::new(&client, ask.profile.icl.clone(), key);
+    let mut timings = Vec::new();
+
+    let stage = terminal.stage("quorum");
+    let preview = preview(&ask, &user).await?;
+    let candidates: Vec<&Candidate> =
+        std::iter::once(&preview.leader).chain(&preview.verifiers).chain(&preview.spares).collect();
+    let size = 1 + preview.verifiers.len();
+    timings.push(stage.done(match size {
+        1 => "a devnet quorum of one: a leader nobody checks".into(),
+        _ => format!("one leader, {} verifiers, {} spares", size - 1, preview.spares.len()),
+    }));
+
+    let stage = terminal.stage("evidence");
+    let nodes = appraise(&ask, &user, &candidates, terminal).await?;
+    timings.push(stage.done(format!("{} nodes answered our own nonces; every check passed", nodes.len())));
+
+    let stage = terminal.stage("seal");
+    let (sealed, submit) = seal(&ask, &client, &user, &preview, &nodes).await?;
+    timings.push(stage.done(format!("the key is sealed to {} nodes; prompt {}", nodes.len(), submit.prompt_cid)));
+
+    let stage = terminal.stage("submit");
+    user.post::<Done>("/v1/inference/requests", &submit).await?;
+    timings.push(stage.done(format!("job {}", sealed.job)));
+
+    let stage = terminal.stage("wait");
+    let status = wait(&ask, &user, &sealed.job, |phase| stage.say(phase)).await?;
+    timings.push(stage.done("the quorum accepted"));
+
+    let stage = terminal.stage("open");
+    let text = open(&ask, &client, &sealed, &status, &nodes).await?;
+    timings.push(stage.done("commitment and signature are the attested leader's"));
+
+    let quorum: Vec<Member> = status.quorum.iter().filter_map(|a| nodes.get(a)).map(|n| member(n, &status)).collect();
+    let weakest = status.quorum.iter().filter_map(|a| nodes.get(a)).min_by_key(|n| n.tier);
+    let (tier, meaning) = weakest.map_or((0, ""), |n| (n.tier, n.meaning));
+    Ok(Report { schema: "blf.ask/v1", job_id: sealed.job, text, tier, meaning, quorum, timings })
+}
+
+async fn preview(ask: &Ask<'_>, user: &User<'_>) -> Result<QuorumPreview, Failure> {
+    if !ask.model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:@/".contains(&b)) {
+        return Err(Failure::new(Exit::Usage, "MODEL", "model: wanted letters, digits and -._:@/"));
+    }
+    let path = format!(
+        "/v1/inference/quorum-preview?model_id={}&verifier_count={}&spares={}",
+        ask.model, ask.verifiers, ask.spares
+    );
+    let preview: QuorumPreview = user.get(&path).await?;
+    if preview.verifiers.len() != usize::from(ask.verifiers) || preview.spares.len() > usize::from(ask.spares) {
+        return Err(Failure::new(
+            Exit::Failed,
+            "QUORUM_SIZE",
+            format!(
+                "quorum: wanted {} verifiers and at most {} spares, got {} and {}",
+                ask.verifiers,
+                ask.spares,
+                preview.verifiers.len(),
+                preview.spares.len()
+            ),
+        ));
+    }
+    Ok(preview)
+}
+
+/// Has every candidate answer a nonce of its own and appraises what comes.
+async fn appraise(
+    ask: &Ask<'_>,
+    user: &User<'_>,
+    candidates: &[&Candidate],
+    terminal: &Terminal,
+) -> Result<BTreeMap<Address, Node>, Failure> {
+    let mut waiting = Vec::new();
+    for candidate in candidates {
+        let nonce = Hex(*Key::random().map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?.expose());
+        let path = format!("/v1/nodes/{}/evidence", candidate.address);
+        let reply: AskEvidenceReply = user.post(&path, &AskEvidence { nonce: Some(nonce), max_age: 0 }).await?;
+        waiting.push((candidate.address, nonce, reply.request_id));
+    }
+    let deadline = Instant::now() + EVIDENCE_DEADLINE;
+    let mut nodes = BTreeMap::new();
+    while !waiting.is_empty() {
+        if Instant::now() > deadline {
+            let missing: Vec<String> = waiting.iter().map(|w| w.0.to_string()).collect();
+            return Err(Failure::new(
+                Exit::NoVerdict,
+                "NO_EVIDENCE",
+                format!("evidence: wanted within {EVIDENCE_DEADLINE:?}, none from {}", missing.join(", ")),
+            )
+            .hint("ask again: the ICL will propose nodes that are alive"));
+        }
+        let mut still = Vec::new();
+        for (address, nonce, request) in waiting {
+            let reply: EvidenceReply = user.get(&format!("/v1/evidence/{request}")).await?;
+            let Some(evidence) = reply.evidence else {
+                still.push((address, nonce, request));
+                continue;
+            };
+            let node = ask.reference.appraise_preview(&evidence, address, user.address(), nonce, now())?;
+            terminal.check(
+                true,
+                format!("node {address}: {} checks, tier {} ({})", node.checks, node.tier, node.measurement),
+            );
+            nodes.insert(address, node);
+        }
+        waiting = still;
+        if !waiting.is_empty() {
+            sleep(POLL).await;
+        }
+    }
+    if nodes.len() != candidates.len() {
+        return Err(Failure::new(Exit::Failed, "QUORUM_DUPLICATE", "quorum: wanted distinct nodes, got one twice"));
+    }
+    Ok(nodes)
+}
+
+async fn seal(
+    ask: &Ask<'_>,
+    client: &Client,
+    user: &User<'_>,
+    preview: &QuorumPreview,
+    nodes: &BTreeMap<Address, Node>,
+) -> Result<(Sealed, Submit), Failure> {
+    let closed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, "SEAL", e);
+    let manifest = common_model(&ask.model, nodes)?;
+    let sealed = Sealed {
+        job: Hex(*Key::random().map_err(|e| closed(&e))?.expose()),
+        prompt_key: Key::random().map_err(|e| closed(&e))?,
+        reply: HpkeKey::generate().map_err(|e| closed(&e))?,
+    };
+    let context = JobContext {
+        job_id: sealed.job,
+        measurements: ask.reference.measurements(),
+        max_new_tokens: ask.max_new_tokens,
+        model_manifest_sha256: manifest,
+        not_after: now().plus(ask.deadline.as_secs()),
+        reply_hpke: sealed.reply.public(),
+        user: user.address(),
+        v: 1,
+    };
+    let blob = seal_prompt(&sealed.prompt_key, &context, &ask.prompt).map_err(|e| closed(&e))?;
+    let prompt_cid = upload(ask, client, &blob).await?;
+    let context = context.to_canonical().map_err(|e| closed(&e))?;
+    let mut shares = Vec::new();
+    for node in nodes.values() {
+        shares.push(seal_share(&sealed.prompt_key, node.address, node.keys.hpke, &context).map_err(|e| closed(&e))?);
+    }
+    let submit = Submit {
+        context,
+        leader: preview.leader.address,
+        model_id: ask.model.clone(),
+        prompt_cid,
+        shares,
+        spares: preview.spares.iter().map(|c| c.address).collect(),
+        verifiers: preview.verifiers.iter().map(|c| c.address).collect(),
+    };
+    Ok((sealed, submit))
+}
+
+/// The digest of the model's manifest, which every node of the quorum must hold.
+fn common_model(model: &str, nodes: &BTreeMap<Address, Node>) -> Result<Hex<32>, Failure> {
+    let mut common = None;
+    for node in nodes.values() {
+        let Some(held) = node.models.iter().find(|m| m.id == model) else {
+            return Err(Failure::new(
+                Exit::Rejected,
+                "MODEL_UNKNOWN",
+                format!("node {}: wanted model {model}, its evidence names none such", node.address),
+            ));
+        };
+        let wanted = *common.get_or_insert(held.manifest_sha256);
+        if held.manifest_sha256 != wanted {
+            return Err(Failure::new(
+                Exit::Rejected,
+                "MODEL_DIFFERS",
+                format!("node {}: wanted manifest {wanted} of {model}, got {}", node.address, held.manifest_sha256),
+            ));
+        }
+    }
+    common.ok_or_else(|| Failure::new(Exit::Failed, "QUORUM_SIZE", "quorum: wanted at least one node, got none"))
+}
+
+/// Pins the sealed prompt and checks that the store named the bytes it got.
+async fn upload(ask: &Ask<'_>, client: &Client, blob: &[u8]) -> Result<String, Failure> {
+    let boundary = format!("blf-{}", cid::of(blob));
+    let mut body = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"blf-prompt.bin\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    )
+    .into_bytes();
+    body.extend_from_slice(blob);
+    body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    let value = |text: &str| {
+        HeaderValue::from_str(text)
+            .map_err(|_| Failure::new(Exit::Config, "PINNING_TOKEN", "pinning token: wanted ASCII"))
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, value(&format!("multipart/form-data; boundary={boundary}"))?);
+    let mut token = value(&format!("Bearer {}", ask.network.pinning_token))?;
+    token.set_sensitive(true);
+    headers.insert(AUTHORIZATION, token);
+    let path = "/pinning/pinFileToIPFS";
+    let reply = client.request(&ask.profile.blob_pinning, Method::POST, path, headers, Bytes::from(body), 4096).await?;
+    let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, "UPLOAD", format!("{path}: {e}"));
+    if reply.status != StatusCode::OK {
+        return Err(failed(&format!("HTTP {}", reply.status)));
+    }
+    // A pinning service answers with more members than the one that matters.
+    let pinned: Pinned = serde_json::from_slice(&reply.body).map_err(|e| failed(&e))?;
+    cid::check(&pinned.cid, blob).map_err(|e| failed(&e))?;
+    Ok(pinned.cid)
+}
+
+async fn wait(
+    ask: &Ask<'_>,
+    user: &User<'_>,
+    job: &Hex<32>,
+    mut say: impl FnMut(&str),
+) -> Result<RequestStatus, Failure> {
+    let deadline = Instant::now() + ask.deadline;
+    loop {
+        let status: RequestStatus = user.get(&format!("/v1/inference/{job}")).await?;
+        let reason = status.reason.clone().unwrap_or_else(|| "no reason given".into());
+        match status.phase {
+            Phase::Accepted => return Ok(status),
+            Phase::Rejected => return Err(Failure::new(Exit::Rejected, "QUORUM_REJECTED", reason)),
+            Phase::Failed => return Err(Failure::new(Exit::Failed, "JOB_FAILED", reason)),
+            Phase::Queued => say("waiting for the nodes to claim"),
+            Phase::Committing => say("the model runs"),
+            Phase::Revealing => say("all committed; the leader reveals"),
+            Phase::Verifying => say("the verifiers reveal"),
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::new(
+                Exit::Failed,
+                "TIMEOUT",
+                format!("job {job}: wanted an end within {:?}, still {:?}", ask.deadline, status.phase),
+            ));
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn open(
+    ask: &Ask<'_>,
+    client: &Client,
+    sealed: &Sealed,
+    status: &RequestStatus,
+    nodes: &BTreeMap<Address, Node>,
+) -> Result<String, Failure> {
+    let rejected = |code: &str, e: &dyn std::fmt::Display| Failure::new(Exit::Rejected, code, e);
+    let (Some(answer), Some(signature)) = (&status.answer, &status.signature) else {
+        return Err(rejected("ANSWER_MISSING", &"accepted job: wanted an answer and a signature, got none"));
+    };
+    check_answer(answer, sealed, status, nodes)?;
+    let signed = answer.signed_text().map_err(|e| rejected("ANSWER", &e))?;
+    signature.verify(signed.as_bytes(), answer.response).map_err(|e| rejected("ANSWER_SIGNATURE", &e))?;
+
+    let path = format!("/ipfs/{}", answer.output_cid);
+    let cap = blf_bridge::blob::BLOB_CAP;
+    let reply =
+        client.request(&ask.profile.blob_gateway, Method::GET, &path, HeaderMap::new(), Bytes::new(), cap).await?;
+    if reply.status != StatusCode::OK {
+        return Err(Failure::new(Exit::Failed, "ANSWER_BLOB", format!("{path}: HTTP {}", reply.status)));
+    }
+    cid::check(&answer.output_cid, &reply.body).map_err(|e| rejected("ANSWER_CID", &e))?;
+    let key = open_output_key(&sealed.reply, &answer.output_key, &sealed.job, &answer.output_cid)
+        .map_err(|e| rejected("ANSWER_KEY", &e))?;
+    let text = open_answer(&key, &reply.body).map_err(|e| rejected("ANSWER_TAG", &e))?;
+    let got = commitment::commitment(&sealed.prompt_key, &sealed.job, &text);
+    if got != answer.commitment {
+        let message = format!("commitment: wanted {}, the opened text gives {got}", answer.commitment);
+        return Err(rejected("ANSWER_COMMITMENT", &message));
+    }
+    String::from_utf8(text.expose().to_vec()).map_err(|_| rejected("ANSWER_TEXT", &"answer: wanted UTF-8"))
+}
+
+/// The answer is for this job, by the response key that the leader's evidence named.
+fn check_answer(
+    answer: &Answer,
+    sealed: &Sealed,
+    status: &RequestStatus,
+    nodes: &BTreeMap<Address, Node>,
+) -> Result<(), Failure> {
+    let rejected = |code: &str, message: String| Failure::new(Exit::Rejected, code, message);
+    if answer.job_id != sealed.job {
+        let message = format!("answer: wanted job {}, got {}", sealed.job, answer.job_id);
+        return Err(rejected("ANSWER_JOB", message));
+    }
+    let Some(leader) = status.quorum.first().and_then(|a| nodes.get(a)) else {
+        return Err(rejected("ANSWER_LEADER", "answer: wanted a leader whose evidence was appraised".into()));
+    };
+    if leader.keys.response != answer.response {
+        let message = format!("answer: wanted response key {}, got {}", leader.keys.response, answer.response);
+        return Err(rejected("ANSWER_KEY_UNKNOWN", message));
+    }
+    Ok(())
+}
+
+fn member(node: &Node, status: &RequestStatus) -> Member {
+    let verdict = status.verdicts.iter().find(|v| v.node == node.address).map(|v| v.verdict);
+    Member { node: node.address, tier: node.tier, measurement: node.measurement.clone(), verdict }
+}

@@ -1,0 +1,124 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+/// Know what a node is before you rely on it, and ask it what only you may read.
+///
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 rejected, 4 no verdict, 5 this machine or network cannot, 6 a file is wrong.
+#[derive(Parser)]
+#[command(name = "blf", version, propagate_version = true)]
+pub struct Cli {
+    /// One JSON object on stdout, for success and failure alike; nothing else.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Ask the network one prompt that only the appraised nodes and you can read.
+    Ask(AskArgs),
+    /// Appraise a file of evidence: genuine? wanted?
+    Verify(VerifyArgs),
+    /// Print a file of evidence or a release manifest field by field; vouches for nothing.
+    Show(ShowArgs),
+    /// Predict the measurements of an image and write or check its release manifest.
+    Measure(MeasureArgs),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page.
+    Man,
+}
+
+/// `blf ask`
+#[derive(Args)]
+pub struct AskArgs {
+    /// The prompt, or `-` to read it from standard input, where no process list shows it.
+    pub prompt: String,
+    /// How to reach the network; a local devnet writes this file when it starts.
+    #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
+    pub network: Option<PathBuf>,
+    /// The model's id; the network file names the default.
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Verifiers beside the leader, 0 to 5.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
+    pub verifiers: u8,
+    /// Nodes that may replace a member before it claims, 0 to 2.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub spares: u8,
+    /// Most tokens to generate.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub max_new_tokens: u32,
+    /// Give up after this many seconds.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+    /// File with the user's account key, 64 hex digits, mode 0600; a fresh account is made without it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+}
+
+/// `blf verify`
+#[derive(Args)]
+pub struct VerifyArgs {
+    /// File with the evidence (`blf.evidence/v1`).
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub evidence: PathBuf,
+    /// The network whose release, roots and profile are believed.
+    #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
+    pub network: Option<PathBuf>,
+    /// Appraisal policy; without it the one that `blf show --policy` prints.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
+    /// The nonce the evidence must answer, 64 hex digits.
+    #[arg(long)]
+    pub nonce: String,
+    /// The audience the evidence must name.
+    #[arg(long)]
+    pub audience: String,
+    /// What the evidence must be for.
+    #[arg(long, default_value = "preview", value_parser = ["admission", "ionet", "preview", "session"])]
+    pub purpose: String,
+    /// Judge as of this time, in Unix seconds, instead of now.
+    #[arg(long, value_name = "UNIX")]
+    pub at: Option<u64>,
+}
+
+/// `blf show`
+#[derive(Args)]
+pub struct ShowArgs {
+    /// File with evidence or a release manifest.
+    #[arg(value_hint = ValueHint::FilePath, required_unless_present = "policy")]
+    pub file: Option<PathBuf>,
+    /// Print the default appraisal policy instead.
+    #[arg(long)]
+    pub policy: bool,
+}
+
+/// `blf measure`
+#[derive(Args)]
+pub struct MeasureArgs {
+    /// The unified kernel image.
+    #[arg(long, value_name = "UKI", value_hint = ValueHint::FilePath)]
+    pub image: PathBuf,
+    /// What it was built from, as `image/build` wrote it.
+    #[arg(long, value_name = "FILE", requires_all = ["manifest", "profile"], value_hint = ValueHint::FilePath)]
+    pub inputs: Option<PathBuf>,
+    /// The network profile inside the image.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub profile: Option<PathBuf>,
+    /// Write the release manifest here.
+    #[arg(long, value_name = "FILE", requires = "inputs", value_hint = ValueHint::FilePath)]
+    pub manifest: Option<PathBuf>,
+    /// Compare with this release manifest instead.
+    #[arg(long, value_name = "FILE", conflicts_with = "manifest", value_hint = ValueHint::FilePath)]
+    pub check: Option<PathBuf>,
+}

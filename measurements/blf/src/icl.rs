@@ -1,0 +1,92 @@
+//! The user's side of a strict ICL: typed calls, each signed by the user's account.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use blf_evidence::eip191::{self, Signature, request_text};
+use blf_evidence::icl::{BODY_CAP, HEADER_ADDRESS, HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, Refusal};
+use blf_evidence::profile::Host;
+use blf_evidence::{Address, Hex, UnixTime, json};
+use bytes::Bytes;
+use hyper::Method;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use k256::ecdsa::SigningKey;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::client::Client;
+use crate::failure::{Exit, Failure};
+
+/// A user before an ICL.
+pub struct User<'a> {
+    client: &'a Client,
+    icl: Host,
+    key: SigningKey,
+}
+
+impl<'a> User<'a> {
+    /// The user whose account is `key`.
+    pub fn new(client: &'a Client, icl: Host, key: SigningKey) -> Self {
+        Self { client, icl, key }
+    }
+
+    /// The user's account.
+    pub fn address(&self) -> Address {
+        eip191::address(self.key.verifying_key())
+    }
+
+    /// GET, reply parsed strictly.
+    ///
+    /// # Errors
+    /// [`Failure`], with the ICL's own code where it refuses.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, Vec::new()).await
+    }
+
+    /// POST, reply parsed strictly.
+    ///
+    /// # Errors
+    /// [`Failure`], with the ICL's own code where it refuses.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
+        let body = json::canonical("request", body).map_err(|e| Failure::new(Exit::Failed, "REQUEST", e))?;
+        self.call(Method::POST, path, body.into_bytes()).await
+    }
+
+    async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        let headers = self.headers(&method, path, &body)?;
+        let reply = self.client.request(&self.icl, method, path, headers, Bytes::from(body), BODY_CAP).await?;
+        if reply.status.is_success() {
+            return json::parse("reply", &reply.body, BODY_CAP)
+                .map_err(|e| Failure::new(Exit::Failed, "BAD_REPLY", format!("{path}: {e}")));
+        }
+        Err(match json::parse::<Refusal>("refusal", &reply.body, BODY_CAP) {
+            Ok(refusal) => Failure::new(Exit::Failed, &refusal.code, format!("the ICL refused: {}", refusal.detail)),
+            Err(_) => Failure::new(Exit::Failed, "BAD_REPLY", format!("{path}: HTTP {}", reply.status)),
+        })
+    }
+
+    fn headers(&self, method: &Method, path: &str, body: &[u8]) -> Result<HeaderMap, Failure> {
+        let mut nonce = [0; 16];
+        getrandom::fill(&mut nonce).map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
+        let (nonce, time) = (Hex(nonce), now().0);
+        let body = Hex(Sha256::digest(body).into());
+        let text = request_text(method.as_str(), &self.icl.name, path, &body, time, &nonce);
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            (HEADER_ADDRESS, self.address().to_string()),
+            (HEADER_TIMESTAMP, time.to_string()),
+            (HEADER_NONCE, nonce.to_string()),
+            (HEADER_SIGNATURE, Signature::sign(&self.key, text.as_bytes()).to_string()),
+            ("content-type", "application/json".into()),
+        ] {
+            let value = HeaderValue::from_str(&value).map_err(|e| Failure::new(Exit::Failed, "REQUEST", e))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        Ok(headers)
+    }
+}
+
+/// The relying party's own clock.
+pub fn now() -> UnixTime {
+    UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}

@@ -1,0 +1,21 @@
+//! The relying party's command: who wants to know what a node is, or to have a prompt answered that only they read.
+//!
+//! ```text
+//! blf verify   evidence → genuine? wanted? → verdict
+//! blf show     evidence or manifest, field by field
+//! blf measure  image → measurements → release manifest
+//! blf ask      quorum → evidence of each node → seal → submit → wait → open → check
+//! ```
+
+#![forbid(unsafe_code)]
+
+pub mod ask;
+pub mod cli;
+pub mod client;
+pub mod failure;
+pub mod icl;
+pub mod measure;
+pub mod nodes;
+pub mod show;
+pub mod terminal;
+pub mod verify;

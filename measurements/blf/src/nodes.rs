@@ -1,0 +1,154 @@
+//! What is known of a network before anything is sent to it, and what a node must prove before it is relied on.
+
+use std::path::{Path, PathBuf};
+
+use blf_appraisal::authenticate::{Endorsers, authenticate};
+use blf_appraisal::aws_lc::AwsLc;
+use blf_appraisal::check::AppraisalError;
+use blf_appraisal::policy::{Expectations, POLICY_CAP, Policy};
+use blf_appraisal::release::{RELEASE_CAP, Release};
+use blf_appraisal::result::AttestationResult;
+use blf_appraisal::x509::{Root, RootKind};
+use blf_evidence::bundle::Evidence;
+use blf_evidence::network::{NETWORK_CAP, Network};
+use blf_evidence::profile::{NetworkProfile, PROFILE_CAP};
+use blf_evidence::statement::{Keys, Model, Purpose};
+use blf_evidence::{Address, Hex, UnixTime};
+
+use crate::failure::{Exit, Failure, read_file};
+
+/// A network as its document and the files beside it describe it.
+pub struct Known {
+    /// How to reach it.
+    pub network: Network,
+    /// Whom to believe.
+    pub profile: NetworkProfile,
+    /// What a node may run.
+    pub reference: Reference,
+}
+
+/// What a node is compared with.
+pub struct Reference {
+    release: Release,
+    endorsers: Endorsers,
+    policy: Policy,
+}
+
+/// A node whose evidence was genuine and wanted.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The node.
+    pub address: Address,
+    /// Its keys.
+    pub keys: Keys,
+    /// The models it holds.
+    pub models: Vec<Model>,
+    /// Its measurement id.
+    pub measurement: String,
+    /// Its tier.
+    pub tier: u8,
+    /// What that means.
+    pub meaning: &'static str,
+    /// How many checks it passed.
+    pub checks: usize,
+}
+
+impl Known {
+    /// Reads the document at `path`, or the one a local devnet wrote, and the files it names.
+    ///
+    /// # Errors
+    /// [`Exit::Config`] naming the file and what is wrong with it.
+    pub fn read(path: Option<&Path>, policy: Option<&Path>) -> Result<Self, Failure> {
+        let path = path.map_or_else(default_network, |p| Ok(p.to_path_buf()))?;
+        let wrong = |file: &Path, e: &dyn std::fmt::Display| {
+            Failure::new(Exit::Config, "NETWORK", format!("{}: {e}", file.display()))
+        };
+        let network = read_file(&path, NETWORK_CAP as u64)
+            .map_err(|f| f.hint("name the network with --network FILE, or start one: blf-host launch --devnet"))?;
+        let network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
+        let beside = |name: &str| path.parent().unwrap_or(Path::new("")).join(name);
+        let file = beside(&network.profile);
+        let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
+        let file = beside(&network.release);
+        let release = Release::parse(&read_file(&file, RELEASE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
+        let policy = match policy {
+            Some(file) => Policy::parse(&read_file(file, POLICY_CAP as u64)?).map_err(|e| wrong(file, &e))?,
+            None => Policy::parse(Policy::DEVNET.as_bytes()).map_err(|e| wrong(&path, &e))?,
+        };
+        let mut endorsers = Endorsers::default();
+        for root in &network.ak_roots {
+            let kind = if root.development { RootKind::Development } else { RootKind::Production };
+            endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
+        }
+        Ok(Self { network, profile, reference: Reference { release, endorsers, policy } })
+    }
+}
+
+impl Reference {
+    /// Appraises evidence: genuine first, wanted second.
+    ///
+    /// # Errors
+    /// [`AppraisalError`], the first check that fails.
+    pub fn appraise(
+        &self,
+        evidence: &Evidence,
+        expected: &Expectations,
+        now: UnixTime,
+    ) -> Result<AttestationResult, AppraisalError> {
+        let authentic = authenticate(evidence, &self.endorsers, now, &AwsLc)?;
+        self.policy.appraise(authentic, &self.release, expected)
+    }
+
+    /// Appraises what `node` answered to the nonce of `user`.
+    ///
+    /// # Errors
+    /// [`Exit::Rejected`] with the first check that fails, [`Exit::NoVerdict`] for a platform not supported.
+    pub fn appraise_preview(
+        &self,
+        evidence: &Evidence,
+        node: Address,
+        user: Address,
+        nonce: Hex<32>,
+        now: UnixTime,
+    ) -> Result<Node, Failure> {
+        let expected = Expectations { audience: user.to_string(), nonce, purpose: Purpose::Preview };
+        let result = self.appraise(evidence, &expected, now).map_err(|e| refused(&e, &format!("node {node}")))?;
+        if result.binding.keys.node != node {
+            let message = format!("node {node}: its evidence is of another node, {}", result.binding.keys.node);
+            return Err(Failure::new(Exit::Rejected, "NODE_MISMATCH", message));
+        }
+        Ok(Node {
+            address: node,
+            meaning: result.meaning(),
+            keys: result.binding.keys,
+            models: result.binding.models,
+            measurement: result.measurement_id,
+            tier: result.tier,
+            checks: result.checks.len(),
+        })
+    }
+
+    /// The measurement ids that a job may name.
+    pub fn measurements(&self) -> Vec<String> {
+        vec![self.release.measurement_id.clone()]
+    }
+}
+
+/// An appraisal that did not end well, as the command reports it.
+pub fn refused(error: &AppraisalError, whose: &str) -> Failure {
+    match error {
+        AppraisalError::Rejected(rejected) => {
+            Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}"))
+        }
+        AppraisalError::Unsupported(_) => Failure::new(Exit::NoVerdict, "PLATFORM_UNSUPPORTED", error),
+    }
+}
+
+/// `network.json` where a local devnet leaves it.
+fn default_network() -> Result<PathBuf, Failure> {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|s| !s.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    state.or_else(home).map(|state| state.join("blf/network.json")).ok_or_else(|| {
+        Failure::new(Exit::Usage, "NETWORK", "which network? wanted --network FILE, and HOME is not set either")
+    })
+}

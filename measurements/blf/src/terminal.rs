@@ -1,0 +1,95 @@
+//! What a person sees while a command works, and the one JSON object a program gets.
+
+use std::time::{Duration, Instant};
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// A line of progress on stderr: a spinner on a terminal, a plain line elsewhere, nothing under `--json`.
+pub struct Terminal {
+    quiet: bool,
+}
+
+/// A stage under way.
+pub struct Stage {
+    bar: Option<ProgressBar>,
+    name: &'static str,
+    since: Instant,
+    quiet: bool,
+}
+
+impl Terminal {
+    /// Silent under `--json`.
+    pub fn new(json: bool) -> Self {
+        Self { quiet: json }
+    }
+
+    /// Begins a stage.
+    pub fn stage(&self, name: &'static str) -> Stage {
+        let bar = (!self.quiet && std::io::IsTerminal::is_terminal(&std::io::stderr())).then(|| {
+            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}");
+            let bar = ProgressBar::new_spinner().with_message(name);
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Stage { bar, name, since: Instant::now(), quiet: self.quiet }
+    }
+
+    /// A line of information.
+    pub fn line(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            anstream::eprintln!("{text}");
+        }
+    }
+
+    /// A check of an appraisal, good or bad.
+    pub fn check(&self, good: bool, text: impl std::fmt::Display) {
+        let (style, mark) = if good { (colour(AnsiColor::Green), "ok  ") } else { (colour(AnsiColor::Red), "FAIL") };
+        self.line(format!("  {style}{mark}{style:#} {text}"));
+    }
+}
+
+impl Stage {
+    /// Shows how far the stage is.
+    pub fn say(&self, detail: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {detail}", self.name));
+        }
+    }
+
+    /// Ends the stage and returns how long it took.
+    pub fn done(self, detail: impl std::fmt::Display) -> Timing {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if !self.quiet {
+            anstream::eprintln!("{:<10} {:>7.2} s  {detail}", self.name, self.since.elapsed().as_secs_f64());
+        }
+        Timing { stage: self.name, millis }
+    }
+}
+
+/// How long a stage took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Timing {
+    /// Name of the stage.
+    pub stage: &'static str,
+    /// Milliseconds.
+    pub millis: u64,
+}
+
+/// A foreground colour.
+pub fn colour(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(colour.into())).bold()
+}
+
+/// Prints the one JSON object of a command on stdout.
+pub fn print_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => anstream::println!("{text}"),
+        Err(error) => anstream::eprintln!("json: {error}"),
+    }
+}

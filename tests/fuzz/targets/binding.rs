@@ -1,0 +1,6 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Ok(value) = blf_evidence::statement::Binding::parse(data) {
+        assert_eq!(value.to_canonical().unwrap().as_bytes(), data);
+    }
+});

@@ -1,0 +1,6 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    if let Ok(log) = blf_evidence::eventlog::EventLog::parse(data) {
+        let _ = (log.replay_sha256(), log.replay_sha384());
+    }
+});

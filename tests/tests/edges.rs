@@ -1,0 +1,65 @@
+//! Crate edges, budgets and bans, read from the resolved dependency tree of the release build.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Names of the crates linked or run when `package` is built for release, itself included.
+fn tree(package: &str, edges: &str) -> BTreeSet<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--package", package, "--edges", edges, "--prefix", "none"])
+        .args(["--format", "{p}", "--target", "x86_64-unknown-linux-gnu"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split(" (").next().unwrap().to_owned()).filter(|name| !name.is_empty()).collect()
+}
+
+fn names(package: &str) -> BTreeSet<String> {
+    tree(package, "normal").iter().map(|entry| entry.split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn trusted_code_does_not_link_untrusted_code_nor_the_other_way_round() {
+    let edges = [
+        ("blf-agent", &["blf-appraisal", "blf-host", "blf-devnet", "blf"][..]),
+        ("blf", &["blf-agent", "blf-inference", "blf-host", "blf-devnet", "candle-core"]),
+        ("blf-host", &["blf-agent", "blf-inference", "candle-core"]),
+        ("blf-devnet", &["blf-agent", "blf-inference", "blf-host", "candle-core"]),
+        ("blf-appraisal", &["blf-agent", "blf-bridge", "tokio", "hyper", "candle-core"]),
+        ("blf-evidence", &["blf-appraisal", "blf-bridge", "blf-contracts", "blf-agent", "tokio", "hyper"]),
+    ];
+    for (package, forbidden) in edges {
+        let names = names(package);
+        assert!(names.contains(package), "{package}: its own tree does not name it");
+        for name in forbidden {
+            assert!(!names.contains(*name), "{package} links {name}");
+        }
+    }
+}
+
+#[test]
+fn nothing_depends_on_tests() {
+    for package in ["blf-evidence", "blf-appraisal", "blf", "blf-contracts", "blf-bridge", "blf-agent", "blf-host", "blf-devnet"]
+    {
+        assert!(!names(package).contains("blf-tests"), "{package}");
+    }
+}
+
+#[test]
+fn one_crypto_provider_and_one_tls_stack() {
+    for package in ["blf-agent", "blf", "blf-host", "blf-devnet"] {
+        for banned in ["ring", "openssl-sys", "native-tls"] {
+            assert!(!names(package).contains(banned), "{package} links {banned}");
+        }
+    }
+}
+
+/// The auditor's afternoon has an end.
+#[test]
+fn crate_budgets() {
+    for (package, budget) in [("blf-agent", 300), ("blf-host", 400)] {
+        let count = tree(package, "normal,build").len();
+        assert!(count <= budget, "{package}: wanted at most {budget} crates, got {count}");
+    }
+}
