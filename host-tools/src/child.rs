@@ -27,7 +27,7 @@ pub struct Child {
     pub stdout: Output,
     /// Standard error.
     pub stderr: Output,
-    readers: [JoinHandle<()>; 2],
+    readers: Vec<JoinHandle<()>>,
 }
 
 /// The last [`KEPT`] bytes a process printed.
@@ -59,9 +59,9 @@ impl Child {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|e| Error::environment(format!("{name}: cannot start {}: {e}", program.display())))?;
+            .map_err(|e| Error::environment("PROGRAM", format!("{name}: cannot start {}: {e}", program.display())))?;
         let (stdout, stderr) = (Output::default(), Output::default());
-        let readers = [
+        let readers = vec![
             tokio::spawn(keep(process.stdout.take(), stdout.clone())),
             tokio::spawn(keep(process.stderr.take(), stderr.clone())),
         ];
@@ -74,9 +74,10 @@ impl Child {
     /// Those of waiting.
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.process.wait().await?;
-        for reader in &mut self.readers {
+        while let Some(reader) = self.readers.last_mut() {
             // What it printed last; a grandchild that holds the pipe open is not waited for.
             drop(timeout(Duration::from_millis(200), reader).await);
+            self.readers.pop();
         }
         Ok(status)
     }
@@ -93,7 +94,7 @@ impl Child {
     pub fn died(&self, status: ExitStatus) -> Error {
         let words = self.stderr.last_lines(3);
         let words = if words.is_empty() { "it said nothing".into() } else { words };
-        Error::failed(format!("{} ended by itself ({status}): {words}", self.name))
+        Error::failed("PROGRAM_ENDED", format!("{} ended by itself ({status}): {words}", self.name))
     }
 
     /// Asks it to end (SIGTERM), waits, then kills it.

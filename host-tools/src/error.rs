@@ -7,77 +7,66 @@ use serde::Serialize;
 /// Whose fault a failure is; the exit code follows from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Class {
+#[repr(u8)]
+pub enum Exit {
     /// The operation failed.
-    Failed,
+    Failed = 1,
     /// The command line asks for something that does not exist.
-    Usage,
+    Usage = 2,
     /// Something was checked and is not what it must be.
-    Rejected,
+    Rejected = 3,
     /// Something could not be checked.
-    NoVerdict,
+    NoVerdict = 4,
     /// This machine lacks something.
-    Environment,
-    /// A configuration file is wrong.
-    Config,
+    Environment = 5,
+    /// A file of the operator's is wrong.
+    Config = 6,
 }
 
 /// Why a command ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// Whose fault it is.
-    pub class: Class,
+    /// How the process ends.
+    pub exit: Exit,
+    /// Stable, in capitals.
+    pub code: String,
     /// One lower-case line: what was wanted and what came.
     pub message: String,
-    /// What to do about it, if that is known.
-    pub next: Option<String>,
-}
-
-impl Class {
-    /// The exit code; 0 is success.
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Rejected => 3,
-            Self::NoVerdict => 4,
-            Self::Environment => 5,
-            Self::Config => 6,
-        }
-    }
+    /// What to do next, if that is known.
+    pub hint: Option<String>,
 }
 
 impl Error {
-    /// An error of `class` that says `message`.
-    pub fn new(class: Class, message: impl Display) -> Self {
-        Self { class, message: message.to_string(), next: None }
+    /// An error without a hint.
+    pub fn new(exit: Exit, code: &str, message: impl Display) -> Self {
+        Self { exit, code: code.into(), message: message.to_string(), hint: None }
     }
 
     /// The operation failed.
-    pub fn failed(message: impl Display) -> Self {
-        Self::new(Class::Failed, message)
+    pub fn failed(code: &str, message: impl Display) -> Self {
+        Self::new(Exit::Failed, code, message)
     }
 
     /// Something was checked and is not what it must be.
-    pub fn rejected(message: impl Display) -> Self {
-        Self::new(Class::Rejected, message)
+    pub fn rejected(code: &str, message: impl Display) -> Self {
+        Self::new(Exit::Rejected, code, message)
     }
 
     /// This machine lacks something.
-    pub fn environment(message: impl Display) -> Self {
-        Self::new(Class::Environment, message)
+    pub fn environment(code: &str, message: impl Display) -> Self {
+        Self::new(Exit::Environment, code, message)
     }
 
-    /// A configuration file is wrong.
-    pub fn config(message: impl Display) -> Self {
-        Self::new(Class::Config, message)
+    /// A file of the operator's is wrong.
+    pub fn config(code: &str, message: impl Display) -> Self {
+        Self::new(Exit::Config, code, message)
     }
 
-    /// The same error with advice.
+    /// The same error with what to do next.
     #[must_use]
-    pub fn next(mut self, next: impl Display) -> Self {
-        self.next = Some(next.to_string());
+    pub fn hint(mut self, hint: impl Display) -> Self {
+        self.hint = Some(hint.to_string());
         self
     }
 }

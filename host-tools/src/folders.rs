@@ -28,7 +28,8 @@ impl RunFolder {
     pub fn create(base: Option<&Path>, name: &str) -> Result<Self, Error> {
         let base = base.map_or_else(run_base, |base| Ok(base.to_owned()))?;
         let path = base.join(name);
-        let cannot = |path: &Path, e: io::Error| Error::environment(format!("run folder {}: {e}", path.display()));
+        let cannot =
+            |path: &Path, e: io::Error| Error::environment("RUN_FOLDER", format!("run folder {}: {e}", path.display()));
         private(&base).map_err(|e| cannot(&base, e))?;
         let lock_path = base.join(format!("{name}.lock"));
         let lock = OpenOptions::new()
@@ -40,8 +41,8 @@ impl RunFolder {
             .open(&lock_path)
             .map_err(|e| cannot(&lock_path, e))?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::failed(format!("a VM named {name} is running already"))
-                .next("stop it with Ctrl-C where it runs, or choose another --name"));
+            return Err(Error::failed("NAME_TAKEN", format!("a VM named {name} is running already"))
+                .hint("stop it with Ctrl-C where it runs, or choose another --name"));
         }
         // Left by a process that was killed; the lock says that it is nobody's now.
         match fs::remove_dir_all(&path) {

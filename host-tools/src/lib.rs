@@ -9,13 +9,20 @@
 
 #![forbid(unsafe_code)]
 
+pub mod appraise;
 pub mod child;
 pub mod error;
 pub mod folders;
 pub mod forward;
+pub mod isolation;
+pub mod journal;
+pub mod launch;
+pub mod model;
+pub mod notice;
 pub mod programs;
 pub mod qmp;
+pub mod release;
 pub mod vm;
 pub mod vsock;
 
-pub use error::{Class, Error};
+pub use error::{Error, Exit};

@@ -30,7 +30,7 @@ pub const INSTALL_OVMF: &str = "apt install ovmf";
 /// How to get what is missing.
 pub const INSTALL_SWTPM: &str = "apt install swtpm";
 /// How to get what is missing.
-pub const INSTALL_VSOCK: &str = "cargo install vhost-device-vsock --version 0.3.0 --locked --root ~/.cache/blf/tools";
+pub const INSTALL_VSOCK: &str = "cargo install vhost-device-vsock --version 0.3.0 --locked --root ~/.cache/blf/host";
 
 /// Where Debian and Ubuntu put OVMF as one file for `-bios`.
 const FIRMWARE: [&str; 3] = ["/usr/share/ovmf/OVMF.fd", "/usr/share/qemu/OVMF.fd", "/usr/share/OVMF/OVMF.fd"];
@@ -51,7 +51,8 @@ impl Programs {
     pub fn find_in(path: &OsStr) -> Result<Self, Error> {
         let wanted = |name: &str, install: &str| {
             program(path, name).ok_or_else(|| {
-                Error::environment(format!("wanted the program {name}, it is not in PATH")).next(install)
+                Error::environment("PROGRAM_MISSING", format!("wanted the program {name}, it is not in PATH"))
+                    .hint(install)
             })
         };
         Ok(Self {
@@ -60,7 +61,8 @@ impl Programs {
             setpriv: wanted("setpriv", "apt install util-linux")?,
             vsock: vsock_in(path),
             firmware: firmware().ok_or_else(|| {
-                Error::environment(format!("wanted OVMF at {}, it is not there", FIRMWARE[0])).next(INSTALL_OVMF)
+                Error::environment("FIRMWARE_MISSING", format!("wanted OVMF at {}, it is not there", FIRMWARE[0]))
+                    .hint(INSTALL_OVMF)
             })?,
         })
     }
@@ -70,8 +72,7 @@ impl Programs {
 pub fn vsock_in(path: &OsStr) -> Option<PathBuf> {
     let name = "vhost-device-vsock";
     let cache = folders::cache();
-    program(path, name)
-        .or_else(|| ["bin", "tools/bin"].iter().map(|dir| cache.join(dir).join(name)).find(|file| is_program(file)))
+    program(path, name).or_else(|| Some(cache.join("host/bin").join(name)).filter(|file| is_program(file)))
 }
 
 /// The program `name` in the folders of `path`.

@@ -90,10 +90,11 @@ impl Transport {
         match (kernel, &programs.vsock) {
             (Ok(kernel), _) => Ok(Self::Kernel(Arc::new(kernel))),
             (Err(_), Some(_)) => Ok(Self::User),
-            (Err(e), None) => Err(Error::environment(format!(
-                "wanted {VHOST_VSOCK} ({e}) or the program vhost-device-vsock, got neither"
-            ))
-            .next(format!("modprobe vhost_vsock, or: {INSTALL_VSOCK}"))),
+            (Err(e), None) => Err(Error::environment(
+                "VSOCK_MISSING",
+                format!("wanted {VHOST_VSOCK} ({e}) or the program vhost-device-vsock, got neither"),
+            )
+            .hint(format!("modprobe vhost_vsock, or: {INSTALL_VSOCK}"))),
         }
     }
 
@@ -120,13 +121,15 @@ impl Vm {
         let folder = RunFolder::create(run_base, &spec.name)?;
         let dir = folder.path().to_owned();
         let cid = random_cid()?;
-        let listeners = listeners(transport, &dir, cid)
-            .map_err(|e| Error::environment(format!("cannot listen for the guest in {}: {e}", dir.display())))?;
+        let listeners = listeners(transport, &dir, cid).map_err(|e| {
+            Error::environment("LISTEN", format!("cannot listen for the guest in {}: {e}", dir.display()))
+        })?;
 
         let mut helpers = Vec::new();
         if matches!(transport, Transport::User) {
             let daemon = programs.vsock.as_deref().ok_or_else(|| {
-                Error::environment("wanted the program vhost-device-vsock, it is not in PATH").next(INSTALL_VSOCK)
+                Error::environment("PROGRAM_MISSING", "wanted the program vhost-device-vsock, it is not in PATH")
+                    .hint(INSTALL_VSOCK)
             })?;
             let socket = dir.join("vhost");
             let vm = format!("guest-cid={cid},uds-path={},socket={}", dir.join("v").display(), socket.display());
@@ -135,7 +138,7 @@ impl Vm {
             helpers.push(child);
         }
         let (state, socket) = (dir.join("tpm"), dir.join("tpm.sock"));
-        fs::create_dir(&state).map_err(|e| Error::environment(format!("{}: {e}", state.display())))?;
+        fs::create_dir(&state).map_err(|e| Error::environment("RUN_FOLDER", format!("{}: {e}", state.display())))?;
         let (state, control) =
             (format!("dir={}", state.display()), format!("type=unixio,path={},mode=0600", socket.display()));
         let arguments = ["socket", "--tpm2", "--tpmstate", &state, "--ctrl", &control, "--flags", "startup-clear"];
@@ -189,7 +192,7 @@ impl Vm {
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(self.qemu.died(status)),
-            Err(e) => Err(Error::failed(format!("qemu: {e}"))),
+            Err(e) => Err(Error::failed("PROGRAM_ENDED", format!("qemu: {e}"))),
         }
     }
 
@@ -306,7 +309,7 @@ fn listeners(transport: &Transport, dir: &Path, cid: u32) -> io::Result<Listener
 /// A CID that no other VM of this machine is likely to have; QEMU refuses one that is taken.
 fn random_cid() -> Result<u32, Error> {
     let mut bytes = [0; 4];
-    getrandom::fill(&mut bytes).map_err(|e| Error::environment(format!("random numbers: {e}")))?;
+    getrandom::fill(&mut bytes).map_err(|e| Error::environment("RANDOM", format!("random numbers: {e}")))?;
     // Without the reserved ones (vsock(7)) at either end.
     Ok((u32::from_ne_bytes(bytes) & 0x7fff_ffff) | 0x1000)
 }
@@ -315,11 +318,14 @@ async fn ready(child: &mut Child, socket: &Path) -> Result<(), Error> {
     let deadline = Instant::now() + HELPER_READY;
     while !socket.exists() {
         if let Ok(Some(_)) = child.ended() {
-            let status = child.wait().await.map_err(Error::failed)?;
+            let status = child.wait().await.map_err(|e| Error::failed("PROGRAM_ENDED", e))?;
             return Err(child.died(status));
         }
         if Instant::now() > deadline {
-            return Err(Error::failed(format!("{} was not there within {HELPER_READY:?}", socket.display())));
+            return Err(Error::failed(
+                "PROGRAM_SLOW",
+                format!("{} was not there within {HELPER_READY:?}", socket.display()),
+            ));
         }
         sleep(Duration::from_millis(20)).await;
     }

@@ -1,0 +1,73 @@
+//! The operator's own look at a guest: does it run the image it was started from, with the model it was given?
+//!
+//! The AK of session evidence is not certified yet, so anybody who can imitate a TPM could make it: tier 0. That is
+//! enough here. Whoever relies on the node appraises it again, with a root for the AK.
+
+use blf_appraisal::aws_lc::AwsLc;
+use blf_appraisal::{
+    Accept, AppraisalError, AttestationResult, Check, Demand, Endorsers, Expectations, Policy, Release, authenticate,
+};
+use blf_evidence::bundle::Evidence;
+use blf_evidence::statement::{Model, Purpose};
+
+use crate::error::{Error, Exit};
+use crate::launch::{Judge, Judged, Question, Refused};
+use crate::notice::Finding;
+
+/// Judges guests by the release they were started from.
+pub struct Local {
+    release: Release,
+    policy: Policy,
+}
+
+impl Local {
+    /// Wants this release and, if one was given to the guests, this model and no other.
+    pub fn new(release: Release, model: Option<Model>) -> Self {
+        let policy = Policy {
+            schema: blf_appraisal::policy::SCHEMA.into(),
+            ak_endorsement: Demand::Any,
+            anchor: Demand::Any,
+            event_log: Demand::Required,
+            locked_release: Demand::Any,
+            max_validity_s: 25 * 60 * 60,
+            minimum_tier: 0,
+            models: Accept::Only(model.into_iter().collect()),
+            numeric_profiles: Accept::Any,
+            profiles: Accept::Only(vec![release.profile.name.clone()]),
+        };
+        Self { release, policy }
+    }
+
+    fn appraise(&self, evidence: &Evidence, question: &Question<'_>) -> Result<AttestationResult, AppraisalError> {
+        let expected =
+            Expectations { audience: question.audience.into(), nonce: question.nonce, purpose: Purpose::Session };
+        let authentic = authenticate(evidence, &Endorsers::default(), question.now, &AwsLc)?;
+        self.policy.appraise(authentic, &self.release, &expected)
+    }
+}
+
+impl Judge for Local {
+    fn judge(&self, evidence: &Evidence, question: &Question<'_>) -> Result<Judged, Box<Refused>> {
+        match self.appraise(evidence, question) {
+            Ok(result) => Ok(Judged {
+                address: result.binding.keys.node,
+                tier: result.tier,
+                measurement: result.measurement_id,
+                findings: result.checks.into_iter().map(finding).collect(),
+            }),
+            Err(AppraisalError::Rejected(rejected)) => {
+                let error = Error::rejected(rejected.code, &rejected);
+                let all = rejected.passed.into_iter().chain([rejected.failed]);
+                Err(Box::new(Refused { findings: all.map(finding).collect(), error }))
+            }
+            Err(error @ AppraisalError::Unsupported(_)) => {
+                let error = Error::new(Exit::NoVerdict, "PLATFORM_UNSUPPORTED", error);
+                Err(Box::new(Refused { findings: vec![], error }))
+            }
+        }
+    }
+}
+
+fn finding(Check { id, expected, got, ok }: Check) -> Finding {
+    Finding { id: id.to_string(), expected, got, ok }
+}

@@ -1,0 +1,260 @@
+//! What `launch` says while it works: a line for people, an object for programs.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anstyle::{AnsiColor, Style};
+use blf_evidence::telemetry::Event;
+use blf_evidence::{Address, Hex, UnixTime};
+use serde::Serialize;
+
+use crate::forward::Counts;
+use crate::isolation::Isolation;
+
+/// Takes notices as they come.
+pub type Show = Arc<dyn Fn(&Notice) + Send + Sync>;
+
+/// One thing worth saying. In JSON the member `notice` names the kind, e.g. `tunnel_open`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(tag = "notice", rename_all = "snake_case")]
+pub enum Notice {
+    /// The image is what its manifest says.
+    Image {
+        /// The unified kernel image.
+        uki: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// Its SHA-256.
+        sha256: Hex<32>,
+        /// The measured profile.
+        profile: String,
+        /// Whether it was built from exactly the locked inputs.
+        locked: bool,
+    },
+    /// The model pack that the guests get.
+    Model {
+        /// The model's name in assignments.
+        id: String,
+        /// The model's identity.
+        manifest_sha256: Hex<32>,
+        /// Length of the pack.
+        bytes: u64,
+    },
+    /// What isolation the guests get.
+    Isolation {
+        /// What was chosen and why.
+        #[serde(flatten)]
+        isolation: Isolation,
+        /// The tier that follows.
+        tier: u8,
+        /// What that protects and what not.
+        sentence: String,
+    },
+    /// A local network runs in this process.
+    Devnet {
+        /// Where it listens.
+        address: String,
+        /// The document by which `blf` finds it.
+        network: PathBuf,
+    },
+    /// Something happened on the local network.
+    DevnetEvent {
+        /// What.
+        text: String,
+    },
+    /// A VM runs.
+    Started {
+        /// The node.
+        node: String,
+        /// Guest memory.
+        memory_mib: u32,
+        /// Virtual processors.
+        cpus: u8,
+    },
+    /// A guest said something about itself.
+    Guest {
+        /// The node.
+        node: String,
+        /// What it said.
+        event: Event,
+    },
+    /// One comparison of the appraisal.
+    Check {
+        /// The node.
+        node: String,
+        /// The comparison.
+        #[serde(flatten)]
+        finding: Finding,
+    },
+    /// The evidence is genuine and wanted.
+    Appraised {
+        /// The node.
+        node: String,
+        /// Its address.
+        address: Address,
+        /// Tier 0, 1 or 2.
+        tier: u8,
+        /// Measurement id.
+        measurement: String,
+    },
+    /// The guest may reach the network.
+    TunnelOpen {
+        /// The node.
+        node: String,
+    },
+    /// The guest is asked to drain and stop.
+    Stopping {
+        /// The node.
+        node: String,
+    },
+    /// The VM and everything beside it has ended.
+    Stopped {
+        /// The node.
+        node: String,
+        /// Whether the guest powered off by itself.
+        orderly: bool,
+        /// What was carried and dropped.
+        counts: Counts,
+    },
+}
+
+/// One comparison, as text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// What was compared.
+    pub id: String,
+    /// What was wanted.
+    pub expected: String,
+    /// What was there.
+    pub got: String,
+    /// Whether it will do.
+    pub ok: bool,
+}
+
+/// Notices on stdout: lines for people, coloured where that is a terminal, or one JSON object a line.
+pub fn stdout(json: bool) -> Show {
+    Arc::new(move |notice| {
+        if !json {
+            anstream::println!("{notice}");
+        } else if let Ok(text) = serde_json::to_string(notice) {
+            anstream::println!("{text}");
+        }
+    })
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (good, bad, bold) = (colour(AnsiColor::Green), colour(AnsiColor::Red), Style::new().bold());
+        match self {
+            Self::Image { uki, bytes, sha256, profile, locked } => {
+                write!(f, "image     {} ({bytes} bytes, profile {profile})\n          sha256 {sha256}", uki.display())?;
+                if *locked {
+                    return Ok(());
+                }
+                write!(
+                    f,
+                    "\n          {bold}not a released measurement{bold:#}: built from newer packages than the lock file names"
+                )
+            }
+            Self::Model { id, manifest_sha256, bytes } => {
+                write!(f, "model     {id} ({bytes} bytes)\n          manifest sha256 {manifest_sha256}")
+            }
+            Self::Isolation { isolation, sentence, .. } => {
+                write!(f, "isolation {:?}: {}\n          {bad}{sentence}{bad:#}", isolation.accel, isolation.why)
+            }
+            Self::Devnet { address, network } => {
+                write!(
+                    f,
+                    "devnet    ICL and blob store on {address}, development keys; described in {}",
+                    network.display()
+                )
+            }
+            Self::DevnetEvent { text } => write!(f, "devnet    {text}"),
+            Self::Started { node, memory_mib, cpus } => write!(f, "{node:<9} started: {memory_mib} MiB, {cpus} CPU"),
+            Self::Guest { node, event } => {
+                write!(f, "{node:<9} ")?;
+                guest_event(f, event)
+            }
+            Self::Check { node, finding: Finding { id, expected, got, ok: true } } => {
+                let shown =
+                    if expected == got { short(got) } else { format!("{}, wanted {}", short(got), short(expected)) };
+                write!(f, "{node:<9} {good}ok{good:#}   {id:<22} {shown}")
+            }
+            Self::Check { node, finding: Finding { id, expected, got, .. } } => {
+                write!(f, "{node:<9} {bad}FAIL{bad:#} {id:<22} wanted {expected}, got {got}")
+            }
+            Self::Appraised { node, address, tier, measurement } => {
+                write!(f, "{node:<9} evidence accepted: tier {tier}, {measurement}\n          address {address}")
+            }
+            Self::TunnelOpen { node } => write!(f, "{node:<9} tunnel open"),
+            Self::Stopping { node } => write!(f, "{node:<9} asked to drain and stop"),
+            Self::Stopped { node, orderly, counts: c } => {
+                let how = if *orderly { "powered off" } else { "ended by force" };
+                write!(
+                    f,
+                    "{node:<9} {how}; carried {} bytes out and {} in on {} streams",
+                    c.bytes_up, c.bytes_down, c.streams
+                )?;
+                let refused = c.dials_forbidden + c.dials_malformed + c.dials_surplus;
+                let dropped = c.events_unknown + c.events_surplus;
+                if refused + dropped > 0 {
+                    write!(f, "; {bold}refused {refused} dials, dropped {dropped} telemetry lines{bold:#}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn guest_event(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
+    match event {
+        Event::BootStage { number, of, stage, millis } => write!(f, "boot {number}/{of} {stage} {millis} ms"),
+        Event::BootFailed { stage, code } => write!(f, "boot failed at {stage}: {code}"),
+        Event::Booted { node, millis, memory_total_kib, memory_available_kib } => write!(
+            f,
+            "booted in {millis} ms as {node}; memory {} MiB, {} MiB free",
+            memory_total_kib / 1024,
+            memory_available_kib / 1024
+        ),
+        Event::Certified { tier, not_after: UnixTime(time) } => {
+            write!(f, "certified by the ICL, tier {tier}, until {time}")
+        }
+        Event::Heartbeat { jobs } => write!(f, "heartbeat, {jobs} jobs running"),
+        Event::Assigned { job, role } => {
+            write!(f, "job {} assigned as {}", short(&job.to_string()), format!("{role:?}").to_lowercase())
+        }
+        Event::Job { job, state, millis } => {
+            write!(f, "job {} {} after {millis} ms", short(&job.to_string()), snake(&format!("{state:?}")))
+        }
+        Event::JobFailed { job, code } => write!(f, "job {} failed: {code}", short(&job.to_string())),
+        Event::EvidenceGiven {} => write!(f, "gave fresh evidence to a user"),
+        Event::Trouble { code, retry_in } => write!(f, "trouble: {code}, next attempt in {retry_in} s"),
+        Event::Stopping { jobs } => write!(f, "stopping, {jobs} jobs still running"),
+        Event::Stopped {} => write!(f, "stopped"),
+    }
+}
+
+/// `AnswerStored` as `answer stored`.
+fn snake(name: &str) -> String {
+    let mut words = String::with_capacity(name.len() + 2);
+    for (at, c) in name.char_indices() {
+        if at > 0 && c.is_ascii_uppercase() {
+            words.push(' ');
+        }
+        words.push(c.to_ascii_lowercase());
+    }
+    words
+}
+
+/// A long value by its first characters; the whole is in `--json`.
+fn short(text: &str) -> String {
+    match text.char_indices().nth(32) {
+        Some((end, _)) if !text.contains(' ') => format!("{}…", text.get(..end.min(16)).unwrap_or_default()),
+        _ => text.into(),
+    }
+}
+
+fn colour(colour: AnsiColor) -> Style {
+    Style::new().fg_color(Some(colour.into())).bold()
+}
