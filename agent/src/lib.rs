@@ -18,17 +18,27 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod answer;
+pub mod assignment;
 pub mod attester;
+pub mod backoff;
+pub mod blob;
 pub mod certificate;
 pub mod channel;
 pub mod clock;
 pub mod commitment;
+pub mod courier;
+pub mod daemon;
 pub mod engine;
 pub mod error;
 pub mod frames;
+pub mod icl;
 pub mod job;
 pub mod keys;
 pub mod profile;
 pub mod prompt;
 pub mod release;
+pub mod sandbox;
+pub mod telemetry;
+pub mod tls;
+pub mod tunnel;
 pub mod vault;

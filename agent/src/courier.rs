@@ -1,0 +1,152 @@
+//! The courier: the role that speaks to the network. It holds no keys and never sees a prompt; what it carries is
+//! ciphertext and public data, and whatever it is told from outside is checked again by the vault.
+
+pub mod https;
+pub mod vault;
+
+pub(crate) mod admission;
+pub(crate) mod job;
+
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blf_evidence::profile::NetworkProfile;
+use blf_evidence::telemetry::Event;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, watch};
+
+use crate::blob::Blobs;
+use crate::courier::https::{Deadlines, Https};
+use crate::courier::vault::{CallError, LinkError, Vault};
+use crate::daemon::{self, DaemonError, Node, Timings};
+use crate::frames::{FromVault, ToVault};
+use crate::icl::Icl;
+use crate::telemetry::Telemetry;
+use crate::tls::{self, Clock, TlsError};
+use crate::tunnel::{Egress, Tunnel, Vsock};
+
+/// Periods and deadlines of everything the courier does.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a stream through the tunnel.
+    pub dial: Duration,
+    /// For an HTTP exchange.
+    pub https: Deadlines,
+    /// For the loops.
+    pub timings: Timings,
+}
+
+/// Why the courier ends otherwise than by a stop.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// A loop or the vault.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+    /// The socket to the vault.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// No runtime.
+    #[error("runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+    /// The measured roots.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The vault would not say who this node is.
+    #[error(transparent)]
+    Vault(#[from] CallError),
+}
+
+/// The vault answers once all models are loaded.
+const IDENTITY: Duration = Duration::from_secs(600);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            dial: Duration::from_secs(10),
+            https: Deadlines {
+                handshake: Duration::from_secs(15),
+                head: Duration::from_secs(30),
+                body: Duration::from_secs(30),
+            },
+            timings: Timings::default(),
+        }
+    }
+}
+
+/// The role: one thread, `vault` as the only way in, the host's vsock as the only way out. Returns once the vault
+/// has been asked to power off.
+///
+/// # Errors
+/// [`CourierError`].
+pub fn run(vault: StdUnixStream, profile: &NetworkProfile) -> Result<(), CourierError> {
+    vault.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    runtime.block_on(async {
+        let vault = UnixStream::from_std(vault)?;
+        serve(vault, Vsock, profile, Limits::default()).await
+    })
+}
+
+/// The same over any socket and tunnel.
+///
+/// # Errors
+/// [`CourierError`].
+pub async fn serve<S, T>(socket: S, tunnel: T, profile: &NetworkProfile, limits: Limits) -> Result<(), CourierError>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+    T: Tunnel,
+{
+    let (vault, link) = Vault::connect(socket);
+    tokio::select! {
+        served = speak(vault, tunnel, profile, limits) => served,
+        // Without its vault the courier has nothing to say.
+        ended = link => match ended {
+            Ok(()) => Err(CallError::Gone.into()),
+            Err(error) => Err(error.into()),
+        },
+    }
+}
+
+async fn speak<T: Tunnel>(
+    vault: Vault,
+    tunnel: T,
+    profile: &NetworkProfile,
+    limits: Limits,
+) -> Result<(), CourierError> {
+    let Limits { dial, https, timings } = limits;
+    let stop = vault.stop();
+    let FromVault::Identity(identity) = vault.call(ToVault::Identity, IDENTITY).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    let clock = Clock::new(identity.now);
+    let tls = tls::connector(&profile.tls_roots, clock.clone())?;
+    let egress = Arc::new(Egress::new(tunnel, profile, dial));
+    let telemetry = Telemetry::default();
+    for line in &identity.boot_events {
+        if let Ok(event) = Event::parse(line.as_bytes()) {
+            telemetry.say(event);
+        }
+    }
+    let server = |host| Https::new(Arc::clone(&egress), tls.clone(), host, https);
+    let node = Node {
+        icl: Icl::new(server(profile.icl.clone()), vault.clone(), identity.node),
+        blobs: Blobs::new(
+            server(profile.blob_gateway.clone()),
+            server(profile.blob_pinning.clone()),
+            identity.pinning_token.clone(),
+        ),
+        vault,
+        telemetry: telemetry.clone(),
+        identity,
+        clock,
+        timings,
+        admission: watch::Sender::new(None),
+        back: Notify::new(),
+    };
+    tokio::select! {
+        ended = daemon::run(Arc::new(node), stop) => Ok(ended?),
+        () = telemetry.deliver(Arc::clone(&egress), timings.most) => Err(DaemonError::Loop.into()),
+    }
+}

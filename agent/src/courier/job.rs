@@ -1,0 +1,271 @@
+//! One job, from claim to the quorum's decision, as the courier sees it: ciphertext, hashes and deadlines.
+//!
+//! ```text
+//! claim → fetch → run (vault) → commit ─┬ leader:   store answer → all committed?   → reveal ─┬→ accepted? → forget
+//!                                       └ verifier:                leader revealed? → reveal ─┘
+//! ```
+//!
+//! Every step is tried again while that can help and its deadline allows. Before the commit a failure hands the job
+//! back, so that a spare can take it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blf_evidence::Hex;
+use blf_evidence::icl::{JobStatus, Phase};
+use blf_evidence::job::Role;
+use blf_evidence::telemetry::{Event, JobState};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::vault::CallError;
+use crate::assignment::Assignment;
+use crate::backoff::{Backoff, jitter};
+use crate::blob::BlobError;
+use crate::daemon::{Node, raised};
+use crate::frames::{FromVault, ToVault};
+use crate::icl::{IclError, Outcome};
+use crate::telemetry::closed;
+use crate::tunnel::Tunnel;
+
+/// Why a job ended without a result.
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("job: ended as {0:?}")]
+    Ended(Phase),
+    #[error(transparent)]
+    Icl(#[from] IclError),
+    #[error("job: not done in time")]
+    Late,
+    #[error("job: the node stops")]
+    Stopping,
+    #[error(transparent)]
+    Vault(#[from] CallError),
+}
+
+/// How far it came, for whoever cleans up.
+#[derive(Default)]
+struct Progress {
+    /// The ICL may count on this node.
+    claimed: bool,
+    /// The ICL has the commit; nobody else can take the job.
+    committed: bool,
+    /// The vault knows the job.
+    run: bool,
+}
+
+/// How long the vault may take for what needs no inference.
+const QUICK: Duration = Duration::from_secs(30);
+
+/// Does the job; says how it ended. `stop` forbids claims, `hand_back` ends it early.
+pub(crate) async fn work<T: Tunnel>(
+    node: Arc<Node<T>>,
+    assignment: Assignment,
+    stop: watch::Receiver<bool>,
+    mut hand_back: watch::Receiver<bool>,
+) {
+    let job = assignment.job();
+    let mut progress = Progress::default();
+    let ended = tokio::select! {
+        ended = carry_out(&node, &assignment, stop, &mut progress) => ended,
+        () = raised(&mut hand_back) => Err(JobError::Stopping),
+    };
+    if let Err(error) = ended {
+        let code = error.code();
+        if let Some(code) = closed(&code) {
+            node.telemetry.say(Event::JobFailed { job, code });
+        }
+        if progress.claimed && !progress.committed {
+            give_back(&node, job, &code).await;
+        }
+    }
+    if progress.run {
+        forget(&node, job).await;
+    }
+}
+
+/// After a panic in [`work`], which may have left the job anywhere.
+pub(crate) async fn clean_up<T: Tunnel>(node: Arc<Node<T>>, job: Hex<32>) {
+    give_back(&node, job, "JOB_PANICKED").await;
+    forget(&node, job).await;
+}
+
+async fn carry_out<T: Tunnel>(
+    node: &Node<T>,
+    assignment: &Assignment,
+    mut stop: watch::Receiver<bool>,
+    progress: &mut Progress,
+) -> Result<(), JobError> {
+    let Assignment { wire, context } = assignment;
+    let (start, job, role) = (Instant::now(), assignment.job(), assignment.role());
+    let Node { icl, vault, timings, .. } = node;
+    let say = |state| {
+        let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        node.telemetry.say(Event::Job { job, state, millis });
+    };
+    node.telemetry.say(Event::Assigned { job, role });
+
+    // A claim whose reply is lost counts with the ICL.
+    progress.claimed = true;
+    let claim = tokio::select! {
+        biased;
+        () = raised(&mut stop) => return Err(JobError::Stopping),
+        claim = persist(node, node.at(wire.claim_by), || icl.claim(job)) => claim,
+    };
+    let claim = claim.inspect_err(|error| progress.claimed = !error.is_refusal())?;
+    let claim = claim.ok_or(JobError::Late)?;
+    say(JobState::Claimed);
+
+    let commit_by = node.at(claim.claim_deadline).min(start + timings.job);
+    let blob = retry(node, commit_by, || node.blobs.fetch(&wire.prompt_cid)).await?;
+    say(JobState::PromptFetched);
+
+    progress.run = true;
+    let run = ToVault::Run { context: wire.context.clone(), role, share: claim.share, blob: blob.into() };
+    say(JobState::Running);
+    let run = vault.call(run, commit_by.saturating_duration_since(Instant::now())).await;
+    let FromVault::Committed { commit, sealed_answer } = run? else { return Err(CallError::Unexpected.into()) };
+    persist(node, commit_by, || icl.commit(job, commit)).await?;
+    progress.committed = true;
+    say(JobState::Committed);
+
+    let end = node.at(context.not_after).min(Instant::now() + timings.reveal);
+    match role {
+        Role::Leader => {
+            let (cid, blob) = sealed_answer.ok_or(CallError::Unexpected)?;
+            retry(node, end, || node.blobs.pin(&cid, &blob)).await?;
+            say(JobState::AnswerStored);
+            reach(node, job, end, |status| !matches!(status.phase, Phase::Queued | Phase::Committing)).await?;
+            let FromVault::Leader(result) = vault.call(ToVault::RevealLeader { job }, QUICK).await? else {
+                return Err(CallError::Unexpected.into());
+            };
+            persist(node, end, || icl.result(&result)).await?;
+        }
+        Role::Verifier => {
+            let status = reach(node, job, end, |status| status.leader_commitment.is_some()).await?;
+            let leader_commitment = status.leader_commitment.ok_or(CallError::Unexpected)?;
+            let reveal = ToVault::RevealVerifier { job, leader_commitment };
+            let FromVault::Verifier(result) = vault.call(reveal, QUICK).await? else {
+                return Err(CallError::Unexpected.into());
+            };
+            persist(node, end, || icl.verify(&result)).await?;
+        }
+    }
+    say(JobState::Revealed);
+    reach(node, job, end, |status| status.phase == Phase::Accepted).await?;
+    say(JobState::Accepted);
+    Ok(())
+}
+
+/// Asks for the job's status until it is as wanted.
+async fn reach<T: Tunnel>(
+    node: &Node<T>,
+    job: Hex<32>,
+    end: Instant,
+    wanted: impl Fn(&JobStatus) -> bool,
+) -> Result<JobStatus, JobError> {
+    loop {
+        let status = persist(node, end, || node.icl.status(job)).await?.ok_or(JobError::Late)?;
+        if wanted(&status) {
+            return Ok(status);
+        }
+        if matches!(status.phase, Phase::Accepted | Phase::Rejected | Phase::Failed) {
+            return Err(JobError::Ended(status.phase));
+        }
+        let pause = jitter(node.timings.status);
+        if Instant::now() + pause >= end {
+            return Err(JobError::Late);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Asks the ICL until it did it, refuses for good, or `end` comes. `None`: it was done before.
+async fn persist<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<Option<R>, JobError>
+where
+    T: Tunnel,
+    F: Future<Output = Result<R, IclError>>,
+{
+    let mut backoff = Backoff::new(node.timings.least, node.timings.step);
+    let mut last = JobError::Late;
+    let asking = async {
+        loop {
+            let admitted = node.admitted().await;
+            let error = match ask().await {
+                Ok(reply) => return Ok(Some(reply)),
+                Err(error) => error,
+            };
+            match error.outcome() {
+                Outcome::AlreadyDone => return Ok(None),
+                Outcome::Final => return Err(JobError::Icl(error)),
+                Outcome::Forgotten => node.forgotten(admitted),
+                Outcome::Later => {}
+            }
+            let delay = backoff.failed(error.retry_after());
+            last = JobError::Icl(error);
+            tokio::time::sleep(delay).await;
+        }
+    };
+    let done = tokio::time::timeout_at(end, asking).await;
+    done.unwrap_or(Err(last))
+}
+
+/// Asks a blob service until it did it, will not, or `end` comes.
+async fn retry<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<R, JobError>
+where
+    T: Tunnel,
+    F: Future<Output = Result<R, BlobError>>,
+{
+    let mut backoff = Backoff::new(node.timings.least, node.timings.step);
+    let mut last = JobError::Late;
+    let asking = async {
+        loop {
+            match ask().await {
+                Err(error) if error.is_transient() => {
+                    let delay = backoff.failed(error.retry_after());
+                    last = error.into();
+                    tokio::time::sleep(delay).await;
+                }
+                done => return Ok(done?),
+            }
+        }
+    };
+    let done = tokio::time::timeout_at(end, asking).await;
+    done.unwrap_or(Err(last))
+}
+
+async fn give_back<T: Tunnel>(node: &Node<T>, job: Hex<32>, code: &str) {
+    let end = Instant::now() + node.timings.hand_back;
+    let given = persist(node, end, || node.icl.fail(job, code.to_owned())).await;
+    if let Err(error) = given {
+        node.telemetry.trouble(&error.code(), Duration::ZERO);
+    }
+}
+
+async fn forget<T: Tunnel>(node: &Node<T>, job: Hex<32>) {
+    if let Err(error) = node.vault.done(ToVault::Forget { job }, QUICK).await {
+        node.telemetry.trouble(error.code(), Duration::ZERO);
+    }
+}
+
+impl JobError {
+    fn code(&self) -> Cow<'_, str> {
+        match self {
+            Self::Blob(error) => error.code().into(),
+            Self::Ended(Phase::Rejected) => "JOB_REJECTED".into(),
+            Self::Ended(_) => "JOB_FAILED".into(),
+            Self::Icl(error) => error.code(),
+            Self::Late => "JOB_LATE".into(),
+            Self::Stopping => "NODE_STOPPING".into(),
+            Self::Vault(error) => error.code().into(),
+        }
+    }
+
+    /// The ICL said no, so that it counts on nobody.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Icl(error) if error.outcome() == Outcome::Final)
+    }
+}
