@@ -155,3 +155,93 @@ fn angles(config: &Config, context: usize) -> candle_core::Result<Tensor> {
     }
     Tensor::from_vec(table, (context, config.head_dim), &Device::Cpu)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_s_memory_is_wiped_when_it_is_dropped() {
+        let secret = Secret(Tensor::from_vec(vec![1.5f32; 64], (8, 8), &Device::Cpu).unwrap());
+        let window = secret.0.clone(); // the same memory
+        assert_eq!(ops::floats(&window).unwrap(), [1.5; 64]);
+        drop(secret);
+        assert_eq!(ops::floats(&window).unwrap(), [0.0; 64]);
+    }
+
+    #[test]
+    fn a_cut_of_the_text_and_a_number_of_threads_change_no_bit() {
+        let graph = Graph::load(Config::parse(CONFIG).unwrap(), Weights::parse(WEIGHTS).unwrap(), 512).unwrap();
+        let ids: Vec<u32> = (0..131).map(|i| (i * i * 37 + 11) % 1024).collect();
+        let run = |threads: usize, chunk: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut cache = graph.cache(ids.len()).unwrap();
+                let mut states = Vec::new();
+                let mut scores = Vec::new();
+                for chunk in ids.chunks(chunk) {
+                    let rows = graph.forward(&mut cache, chunk).unwrap();
+                    scores = bits(&graph.scores(&rows).unwrap());
+                    states.extend(bits(&rows));
+                }
+                (states, scores)
+            })
+        };
+        let whole = run(1, ids.len());
+        for (threads, chunk) in [(1, 1), (2, 131), (3, 131), (4, 131), (2, 1), (4, 1), (2, 7), (3, 32), (4, 64)] {
+            assert!(run(threads, chunk) == whole, "{threads} threads, chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn a_second_program_computes_the_same_scores() {
+        let graph = Graph::load(Config::parse(CONFIG).unwrap(), Weights::parse(WEIGHTS).unwrap(), 512).unwrap();
+        let reference: Vec<Reference> = serde_json::from_slice(REFERENCE).unwrap();
+        assert!(reference.len() >= 5);
+        for Reference { prompt, ids, scores: wanted } in reference {
+            let mut cache = graph.cache(ids.len()).unwrap();
+            let scores = graph.scores(&graph.forward(&mut cache, &ids).unwrap()).unwrap();
+            let scores = ops::floats(&scores).unwrap();
+            assert_eq!(scores.len(), wanted.len());
+            let far =
+                scores.iter().zip(&wanted).map(|(got, wanted)| (f64::from(*got) - wanted).abs()).fold(0.0, f64::max);
+            assert!(far <= 1e-4, "{prompt}: {far}");
+        }
+    }
+
+    #[test]
+    fn llama_3_s_frequencies_are_stretched_as_published() {
+        let scaling = crate::config::RopeScaling {
+            factor: 32.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_context: 8192.0,
+        };
+        let mut config = Config::parse(CONFIG).unwrap();
+        (config.rope_theta, config.head_dim) = (500_000.0, 64);
+        let plain = ops::floats(&angles(&config, 2).unwrap()).unwrap();
+        config.rope_scaling = Some(scaling);
+        let stretched = ops::floats(&angles(&config, 2).unwrap()).unwrap();
+        // Sines of position 1, which are nearly the frequencies: the first as they were, the last divided by 32, one in between.
+        let sine = |table: &[f32], i: usize| table[64 + 32 + i];
+        assert_eq!(sine(&plain, 0), sine(&stretched, 0));
+        assert!((sine(&plain, 31) / sine(&stretched, 31) - 32.0).abs() < 1e-3);
+        let middle = sine(&plain, 16) / sine(&stretched, 16);
+        assert!(middle > 1.0 && middle < 32.0, "{middle}");
+    }
+
+    fn bits(x: &Tensor) -> Vec<u32> {
+        ops::floats(x).unwrap().into_iter().map(f32::to_bits).collect()
+    }
+
+    #[derive(serde::Deserialize)]
+    struct Reference {
+        prompt: String,
+        ids: Vec<u32>,
+        scores: Vec<f64>,
+    }
+
+    const CONFIG: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/config.json");
+    const WEIGHTS: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/model.safetensors");
+    const REFERENCE: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/reference.json");
+}

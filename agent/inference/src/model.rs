@@ -137,6 +137,7 @@ impl Model {
             .num_threads(threads.get())
             .thread_name(|i| format!("inference-{i}"))
             .build()?;
+        pool.broadcast(|_| ()); // all threads have started: the caller may give up the right to start any
         Ok(Self { graph, text, pool, eos: manifest.eos.clone(), context, max_new_tokens: manifest.max_new_tokens })
     }
 

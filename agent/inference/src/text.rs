@@ -103,3 +103,32 @@ fn brief(value: &Value) -> String {
 }
 
 const PROMPT: &str = "{prompt}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_have_the_tokens_of_the_reference() {
+        let text = Text::parse(TOKENIZER, TEMPLATE, 1024).unwrap();
+        let reference: Vec<Value> = serde_json::from_slice(REFERENCE).unwrap();
+        assert!(reference.len() >= 5);
+        for entry in reference {
+            let prompt = entry["prompt"].as_str().unwrap();
+            let wanted: Vec<u32> = serde_json::from_value(entry["ids"].clone()).unwrap();
+            assert_eq!(*text.encode(prompt).unwrap(), wanted, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn a_prompt_s_tokens_read_back_as_the_prompt() {
+        let text = Text::parse(TOKENIZER, b"{prompt}", 1024).unwrap();
+        for prompt in ["plain", " <|end|> two  spaces\n", "Grüße 中文 \u{1f999} e\u{301}", "\0\u{7f}"] {
+            assert_eq!(*text.decode(&text.encode(prompt).unwrap()).unwrap(), prompt);
+        }
+    }
+
+    const REFERENCE: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/reference.json");
+    const TEMPLATE: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/template.txt");
+    const TOKENIZER: &[u8] = include_bytes!("../../../tests/models/blf-tiny-1/tokenizer.json");
+}
