@@ -94,14 +94,13 @@ pub fn authenticate(
         Platform::Tdx(_) => return Err(AppraisalError::Unsupported("tdx")),
         Platform::Tpm(tpm) => tpm,
     };
+    let statement = Statement::new(binding.keys.node, raw);
+    let (ak, pcrs) = check_quote(tpm, &statement, crypto, &mut checks)?;
     let keys = &binding.keys;
     let all = [&keys.node.0[..], &keys.response.0, &keys.hpke.0, &keys.cofhe_sealing.0, &keys.tls_spki_sha256.0];
     let present = all.iter().filter(|key| key.iter().any(|byte| *byte != 0)).count();
     checks.require(CheckId::Keys, "5 keys that are not zero", format!("{present} keys"), present == all.len())?;
     checks.equal(CheckId::Config, binding.config_sha256, sha256(evidence.config.as_bytes()))?;
-
-    let statement = Statement::new(binding.keys.node, raw);
-    let (ak, pcrs) = check_quote(tpm, &statement, crypto, &mut checks)?;
     check_event_log(tpm, &pcrs, &mut checks)?;
     let endorsement = check_endorsement(tpm, &ak, endorsers, now, crypto, &mut checks)?;
     Ok(Authentic {

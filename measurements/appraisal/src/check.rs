@@ -11,10 +11,6 @@ pub enum CheckId {
     Binding,
     /// The evidence is one whole `blf.evidence/v1` document.
     Document,
-    /// The binding names every key that a user will seal to.
-    Keys,
-    /// The public configuration has the digest that the binding commits to.
-    Config,
     /// The AK is a key of known form.
     AkPublic,
     /// The AK is restricted to sign what the TPM made, cannot leave it, and cannot decrypt.
@@ -31,6 +27,10 @@ pub enum CheckId {
     PcrDigest,
     /// Firmware measured a boot at all: PCR 0 to 7 are not zero.
     MeasuredBoot,
+    /// The binding names every key that a user will seal to.
+    Keys,
+    /// The public configuration has the digest that the binding commits to.
+    Config,
     /// The event log is a TCG event log.
     EventLog,
     /// The event log's replay gives the quoted PCRs.
@@ -98,8 +98,6 @@ impl CheckId {
         match self {
             Self::Binding => ("binding", "BINDING_MALFORMED"),
             Self::Document => ("document", "EVIDENCE_MALFORMED"),
-            Self::Keys => ("keys", "KEY_MISSING"),
-            Self::Config => ("config", "CONFIG_MISMATCH"),
             Self::AkPublic => ("ak", "AK_MALFORMED"),
             Self::AkAttributes => ("ak.attributes", "AK_ATTRIBUTES"),
             Self::Quote => ("quote", "QUOTE_MALFORMED"),
@@ -108,6 +106,8 @@ impl CheckId {
             Self::PcrSelection => ("quote.pcr_select", "PCR_SELECTION"),
             Self::PcrDigest => ("quote.pcr_digest", "PCR_DIGEST_MISMATCH"),
             Self::MeasuredBoot => ("pcr.measured", "NOTHING_MEASURED"),
+            Self::Keys => ("keys", "KEY_MISSING"),
+            Self::Config => ("config", "CONFIG_MISMATCH"),
             Self::EventLog => ("event_log", "EVENT_LOG_MALFORMED"),
             Self::EventLogReplay => ("event_log.replay", "EVENT_LOG_MISMATCH"),
             Self::EventLogSequence => ("event_log.sequence", "EVENT_LOG_INCOMPLETE"),
