@@ -22,6 +22,7 @@ pub mod assignment;
 pub mod attester;
 pub mod backoff;
 pub mod blob;
+pub mod boot;
 pub mod certificate;
 pub mod channel;
 pub mod clock;
