@@ -1,20 +1,23 @@
 //! How a node comes in: time, challenge, enrolment of its TPM, evidence, certificate, heartbeat.
 
+use blf_appraisal::Expectations;
+use blf_appraisal::credential::{CredentialError, make_credential};
+use blf_evidence::bundle::{Evidence, Platform};
 use blf_evidence::eip191::Signature;
 use blf_evidence::icl::{
     Activate, ActivateReply, Attest, AttestReply, Certificate, Challenge, Enroll, EnrollReply, Heartbeat, Time,
 };
 use blf_evidence::json;
 use blf_evidence::statement::{Binding, Keys, Model, Purpose};
-use blf_evidence::tpm::{AK_REQUIRED, ObjectAttributes, Public};
+use blf_evidence::tpm::Public;
 use blf_evidence::{Address, Base64, Hex, UnixTime};
 use rusqlite::OptionalExtension as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::appraiser::{Question, Reason, Verdict};
+use crate::appraiser::{Reason, Verdict};
 use crate::event::EventKind;
-use crate::refusal::{Refused, Result};
+use crate::refusal::{Refused, Result, one_line};
 use crate::state::{State, Turn, parse, sql, time};
 use crate::{Settings, random};
 
@@ -59,25 +62,26 @@ pub(crate) fn challenge(turn: &Turn<'_>, node: Address) -> Result<Challenge> {
 }
 
 /// Gives a TPM a credential to open. Any EK is taken: this is a devnet, and the AK root says so.
-pub(crate) async fn enroll(state: &State, settings: &Settings, request: Enroll) -> Result<EnrollReply> {
+pub(crate) async fn enroll(state: &State, request: Enroll) -> Result<EnrollReply> {
     let node = request.node_address;
-    let ak = Public::parse(&request.ak_public.0).map_err(|e| refused_ak(e.to_string()))?;
-    if !ak.attributes.contains(AK_REQUIRED) || ak.attributes.contains(ObjectAttributes::DECRYPT) {
-        let detail = format!(
-            "ak_public: wanted attributes {:#010x} without decrypt, got {:#010x}",
-            AK_REQUIRED.bits(),
-            ak.attributes.bits()
-        );
-        return Err(refused_ak(detail));
-    }
-    if request.ek_certificate.as_ref().is_some_and(|c| c.0.len() > EK_CERTIFICATE_CAP) {
-        return Err(Refused::malformed(format!("ekCertificate: wanted at most {EK_CERTIFICATE_CAP} bytes")));
-    }
+    let parse = |code: &str, bytes: &[u8]| {
+        Public::parse(bytes).map_err(|e| Reason { code: code.into(), detail: format!("TPMT_PUBLIC: {e}") })
+    };
     let secret: [u8; 32] = random().map_err(Refused::internal)?;
-    let credential = match settings.appraiser.make_credential(&request.ek_public.0, &ak.name(), &secret) {
+    let credential = parse("EK_REFUSED", &request.ek_public.0).and_then(|ek| {
+        let ak = parse("AK_REFUSED", &request.ak_public.0)?;
+        make_credential(&ek, &ak, &secret).map_err(|e| {
+            let code = if matches!(e, CredentialError::Ak { .. }) { "AK_REFUSED" } else { "EK_REFUSED" };
+            Reason { code: code.into(), detail: e.to_string() }
+        })
+    });
+    let credential = match credential {
         Ok(credential) => credential,
         Err(reason) => return Err(refuse_node(state, node, reason).await),
     };
+    if request.ek_certificate.as_ref().is_some_and(|c| c.0.len() > EK_CERTIFICATE_CAP) {
+        return Err(Refused::malformed(format!("ekCertificate: wanted at most {EK_CERTIFICATE_CAP} bytes")));
+    }
     let enrolment_id = Hex(random::<16>().map_err(Refused::internal)?).to_string();
     let id = enrolment_id.clone();
     state
@@ -100,8 +104,8 @@ pub(crate) async fn enroll(state: &State, settings: &Settings, request: Enroll) 
         .await?;
     Ok(EnrollReply {
         enrolment_id,
-        credential_blob: Base64(credential.id_object),
-        encrypted_secret: Base64(credential.encrypted_secret),
+        credential_blob: Base64(credential.id_object.to_bytes()),
+        encrypted_secret: Base64(credential.encrypted_secret.to_bytes()),
     })
 }
 
@@ -258,26 +262,21 @@ fn appraise(
         return Err(reason("OTHER_NODE", format!("binding keys.node: wanted {wanted}, got {got}")));
     }
     let backend = match evidence.platform {
-        blf_evidence::bundle::Platform::Snp(_) => "sev",
-        blf_evidence::bundle::Platform::Tdx(_) => "tdx",
-        blf_evidence::bundle::Platform::Tpm(_) => "tpm",
+        Platform::Snp(_) => "sev",
+        Platform::Tdx(_) => "tdx",
+        Platform::Tpm(_) => "tpm",
     };
     if request.backend_type != backend {
         let got = request.backend_type.chars().take(16).collect::<String>();
         return Err(reason("EVIDENCE_MALFORMED", format!("backendType: wanted {backend}, got {got}")));
     }
-    let question = Question { audience: settings.audience().to_owned(), nonce, purpose: Purpose::Admission, now };
-    let verdict = settings.appraiser.appraise(evidence, &question)?;
+    let expected = Expectations { audience: settings.audience().to_owned(), nonce, purpose: Purpose::Admission };
+    let verdict = settings.appraiser.appraise(evidence, &expected, now)?;
     Ok((binding, verdict))
 }
 
 /// Issues and stores the certificate.
-fn certify(
-    turn: &mut Turn<'_>,
-    binding: &Binding,
-    evidence: &blf_evidence::bundle::Evidence,
-    verdict: Verdict,
-) -> Result<AttestReply> {
+fn certify(turn: &mut Turn<'_>, binding: &Binding, evidence: &Evidence, verdict: Verdict) -> Result<AttestReply> {
     let node = binding.keys.node;
     let not_after = turn.now.plus(turn.settings.certificate_life).min(binding.not_after);
     let certificate = Certificate {
@@ -312,6 +311,7 @@ fn certify(
 /// Tells of a refusal and gives it back as 403.
 async fn refuse_node(state: &State, node: Address, reason: Reason) -> Refused {
     let Reason { code, detail } = reason;
+    let detail = one_line(&detail);
     let event = EventKind::NodeRefused { node, code: code.clone(), detail: detail.clone() };
     let told = state
         .turn(move |turn| {
@@ -323,10 +323,6 @@ async fn refuse_node(state: &State, node: Address, reason: Reason) -> Refused {
         Ok(()) => Refused::new(hyper::StatusCode::FORBIDDEN, code, detail),
         Err(error) => error,
     }
-}
-
-fn refused_ak(detail: String) -> Refused {
-    Refused::forbidden("AK_REFUSED", detail)
 }
 
 /// Keeps at most [`OPEN`] rows of a node, its newest.

@@ -1,21 +1,12 @@
-//! The seam to whoever decides about evidence. The devnet's own is `blf-appraisal`, with the development AK root.
+//! Who decides about evidence. The devnet's own is `blf-appraisal`, with a release, a policy and the AK roots it is given.
 
+use blf_appraisal::aws_lc::AwsLc;
+use blf_appraisal::{AppraisalError, Endorsers, Expectations, Policy, Release, Root, RootKind, authenticate};
+use blf_evidence::UnixTime;
 use blf_evidence::bundle::Evidence;
-use blf_evidence::statement::Purpose;
-use blf_evidence::{Hex, UnixTime};
 
-/// What the evidence must answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// `audience` of the binding.
-    pub audience: String,
-    /// `nonce` of the binding.
-    pub nonce: Hex<32>,
-    /// `purpose` of the binding.
-    pub purpose: Purpose,
-    /// The time to judge by.
-    pub now: UnixTime,
-}
+use crate::Error;
+use crate::development::AK_CA;
 
 /// What an appraiser found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +19,7 @@ pub struct Verdict {
 
 /// Why evidence or an enrolment is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{detail}")]
+#[error("{code}: {detail}")]
 pub struct Reason {
     /// Stable, in capitals.
     pub code: String,
@@ -36,26 +27,50 @@ pub struct Reason {
     pub detail: String,
 }
 
-/// A credential for a TPM to open (TPM 2.0 Part 1, section 24).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Credential {
-    /// TPM2B_ID_OBJECT.
-    pub id_object: Vec<u8>,
-    /// TPM2B_ENCRYPTED_SECRET.
-    pub encrypted_secret: Vec<u8>,
-}
-
-/// Decides whether evidence is genuine and wanted, and makes credentials.
+/// Decides whether evidence is genuine and wanted.
 pub trait Appraiser: Send + Sync {
     /// Appraises evidence that was parsed and size-checked.
     ///
     /// # Errors
     /// [`Reason`]: not genuine, or not wanted.
-    fn appraise(&self, evidence: &Evidence, question: &Question) -> Result<Verdict, Reason>;
+    fn appraise(&self, evidence: &Evidence, expected: &Expectations, now: UnixTime) -> Result<Verdict, Reason>;
+}
 
-    /// Makes the credential that only the TPM with this EK (TPMT_PUBLIC) and an AK of this Name can open.
+/// The real one: genuine by these endorsers, wanted by this policy for this release.
+pub struct Appraisal {
+    /// Whose word about AKs is taken.
+    pub endorsers: Endorsers,
+    /// What is demanded.
+    pub policy: Policy,
+    /// What a node must have booted.
+    pub release: Release,
+}
+
+impl Appraisal {
+    /// For a devnet: the devnet's policy, and the development AK CA as the only root.
     ///
     /// # Errors
-    /// [`Reason`]: an EK that cannot be sealed to.
-    fn make_credential(&self, ek_public: &[u8], ak_name: &[u8], secret: &[u8; 32]) -> Result<Credential, Reason>;
+    /// [`Error::Key`] never for the committed files.
+    pub fn development(release: Release) -> Result<Self, Error> {
+        let root = Root::from_pem("blf development AK CA", RootKind::Development, AK_CA);
+        let root = root.map_err(|_| Error::Key("certificate of the AK CA"))?;
+        let policy = Policy::parse(Policy::DEVNET.as_bytes()).map_err(|_| Error::Key("policy of a devnet"))?;
+        Ok(Self { endorsers: Endorsers { roots: vec![root], activated: Vec::new() }, policy, release })
+    }
+}
+
+impl Appraiser for Appraisal {
+    fn appraise(&self, evidence: &Evidence, expected: &Expectations, now: UnixTime) -> Result<Verdict, Reason> {
+        let result = authenticate(evidence, &self.endorsers, now, &AwsLc)
+            .and_then(|authentic| self.policy.appraise(authentic, &self.release, expected));
+        match result {
+            Ok(result) => Ok(Verdict { measurement: result.measurement_id, tier: result.tier }),
+            Err(AppraisalError::Rejected(rejected)) => {
+                let failed = &rejected.failed;
+                let detail = format!("{}: wanted {}, got {}", failed.id, failed.expected, failed.got);
+                Err(Reason { code: rejected.code.into(), detail })
+            }
+            Err(error) => Err(Reason { code: "PLATFORM_UNSUPPORTED".into(), detail: error.to_string() }),
+        }
+    }
 }

@@ -34,14 +34,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf_evidence::UnixTime;
-use blf_evidence::profile::NetworkProfile;
+use blf_evidence::network::{AkRoot, Network, Resolve};
+use blf_evidence::profile::{Host, NetworkProfile};
 use k256::ecdsa::SigningKey;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-pub use appraiser::{Appraiser, Credential, Question, Reason, Verdict};
+pub use appraiser::{Appraisal, Appraiser, Reason, Verdict};
 pub use blobs::BLOB_CAP;
 pub use event::{Event, EventKind};
 pub use job::{Deadlines, commit, quorum};
@@ -133,6 +134,8 @@ pub struct Devnet;
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
+    hosts: Vec<Host>,
+    pinning_token: String,
     events: broadcast::Sender<Event>,
     server: JoinHandle<()>,
 }
@@ -195,6 +198,8 @@ impl Devnet {
         names.sort_unstable();
         names.dedup();
         let tls = development::server_config(&tls_authority, &names, (options.clock)())?;
+        let hosts = options.profile.hosts().into_iter().cloned().collect();
+        let pinning_token = options.pinning_token.clone();
         let settings = Arc::new(Settings {
             profile: options.profile,
             key: development::icl_key()?,
@@ -224,11 +229,27 @@ impl Devnet {
             };
             tokio::join!(serve, ticker, stop);
         });
-        Ok(Running { address, events, server })
+        Ok(Running { address, hosts, pinning_token, events, server })
     }
 }
 
 impl Running {
+    /// How a relying party reaches this devnet. `profile` and `release` are the files' names as the document will carry
+    /// them, relative to where it is written.
+    pub fn network(&self, profile: &str, release: &str, model: &str) -> Network {
+        let resolve = self.hosts.iter().map(|host| Resolve { address: self.address, host: host.clone() });
+        let root = AkRoot { development: true, name: "blf development AK CA".into(), pem: development::AK_CA.into() };
+        Network {
+            ak_roots: vec![root],
+            model: model.into(),
+            pinning_token: self.pinning_token.clone(),
+            profile: profile.into(),
+            release: release.into(),
+            resolve: resolve.collect(),
+            v: 1,
+        }
+    }
+
     /// What happens from now on. A listener that falls more than 1,024 events behind misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use blf_evidence::icl::Refusal;
 use hyper::StatusCode;
 
+/// Longest detail, in characters.
+const DETAIL_CAP: usize = 600;
+
 /// A refusal on its way to the caller.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -20,7 +23,7 @@ pub(crate) type Result<T> = std::result::Result<T, Refused>;
 
 impl Refused {
     pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, detail: impl Into<String>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), retry_after: None }
+        Self { status, code: code.into(), detail: one_line(&detail.into()), retry_after: None }
     }
 
     /// 400: the request cannot be understood.
@@ -73,6 +76,12 @@ impl Refused {
     pub(crate) fn document(&self) -> Refusal {
         Refusal { code: self.code.clone().into_owned(), detail: self.detail.clone() }
     }
+}
+
+/// Text that may repeat what a stranger sent, fit for one line of anybody's terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    let safe = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(DETAIL_CAP).map(safe).collect()
 }
 
 impl From<rusqlite::Error> for Refused {

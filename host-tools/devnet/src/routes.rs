@@ -88,7 +88,7 @@ impl Routes {
             (&Method::POST, ["internal", "enroll"]) => {
                 let request: icl::Enroll = parse(body)?;
                 auth::same(who, request.node_address)?;
-                reply(&admission::enroll(state, settings, request).await?)
+                reply(&admission::enroll(state, request).await?)
             }
             (&Method::POST, ["internal", "enroll", "activate"]) => {
                 let request: icl::Activate = parse(body)?;
