@@ -326,6 +326,7 @@ impl Response {
         r.expect("responseSize", got, size)?;
         let rc = Rc(r.u32("responseCode")?);
         if rc != Rc::SUCCESS {
+            r.expect("tag", ST_NO_SESSIONS.into(), tag.into())?;
             r.end("responseCode")?;
             return Err(TpmFailure::Refused { command, rc });
         }
