@@ -40,7 +40,8 @@ fn trusted_code_does_not_link_untrusted_code_nor_the_other_way_round() {
 
 #[test]
 fn nothing_depends_on_tests() {
-    for package in ["blf-evidence", "blf-appraisal", "blf", "blf-contracts", "blf-bridge", "blf-agent", "blf-host", "blf-devnet"]
+    for package in
+        ["blf-evidence", "blf-appraisal", "blf", "blf-contracts", "blf-bridge", "blf-agent", "blf-host", "blf-devnet"]
     {
         assert!(!names(package).contains("blf-tests"), "{package}");
     }

@@ -28,7 +28,7 @@ use crate::client::Client;
 use crate::failure::{Exit, Failure};
 use crate::icl::{User, now};
 use crate::nodes::{Node, Reference};
-use crate::terminal::{Terminal, Timing};
+use crate::terminal::{Stage, Terminal, Timing};
 
 /// How often a wait looks again.
 const POLL: Duration = Duration::from_millis(500);
@@ -55,6 +55,8 @@ pub struct Ask<'a> {
     pub max_new_tokens: u32,
     /// How long the whole job may take.
     pub deadline: Duration,
+    /// How long to wait until the network has nodes enough.
+    pub quorum_within: Duration,
 }
 
 /// A checked answer and how it came about. The text is the user's own.
@@ -113,7 +115,7 @@ pub async fn run(ask: Ask<'_>, key: SigningKey, terminal: &Terminal) -> Result<R
     let mut timings = Vec::new();
 
     let stage = terminal.stage("quorum");
-    let preview = preview(&ask, &user).await?;
+    let preview = preview(&ask, &user, &stage).await?;
     let candidates: Vec<&Candidate> =
         std::iter::once(&preview.leader).chain(&preview.verifiers).chain(&preview.spares).collect();
     let size = 1 + preview.verifiers.len();
@@ -148,7 +150,7 @@ pub async fn run(ask: Ask<'_>, key: SigningKey, terminal: &Terminal) -> Result<R
     Ok(Report { schema: "blf.ask/v1", job_id: sealed.job, text, tier, meaning, quorum, timings })
 }
 
-async fn preview(ask: &Ask<'_>, user: &User<'_>) -> Result<QuorumPreview, Failure> {
+async fn preview(ask: &Ask<'_>, user: &User<'_>, stage: &Stage) -> Result<QuorumPreview, Failure> {
     if !ask.model.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:@/".contains(&b)) {
         return Err(Failure::new(Exit::Usage, "MODEL", "model: wanted letters, digits and -._:@/"));
     }
@@ -156,7 +158,21 @@ async fn preview(ask: &Ask<'_>, user: &User<'_>) -> Result<QuorumPreview, Failur
         "/v1/inference/quorum-preview?model_id={}&verifier_count={}&spares={}",
         ask.model, ask.verifiers, ask.spares
     );
-    let preview: QuorumPreview = user.get(&path).await?;
+    let until = Instant::now() + ask.quorum_within;
+    let preview: QuorumPreview = loop {
+        match user.get(&path).await {
+            Err(failure) if failure.code == "TOO_FEW_NODES" && Instant::now() < until => {
+                stage.say(&failure.message);
+                sleep(POLL).await;
+            }
+            Err(failure) if failure.code == "TOO_FEW_NODES" => {
+                return Err(
+                    failure.hint("wait for more nodes with --wait-for-quorum SECONDS, or ask for fewer verifiers")
+                );
+            }
+            other => break other?,
+        }
+    };
     if preview.verifiers.len() != usize::from(ask.verifiers) || preview.spares.len() > usize::from(ask.spares) {
         return Err(Failure::new(
             Exit::Failed,

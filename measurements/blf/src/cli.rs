@@ -61,6 +61,9 @@ pub struct AskArgs {
     /// Give up after this many seconds.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+    /// Wait this many seconds until the network has nodes enough.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub wait_for_quorum: u64,
     /// File with the user's account key, 64 hex digits, mode 0600; a fresh account is made without it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,

@@ -72,6 +72,7 @@ fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> 
         spares: args.spares,
         max_new_tokens: args.max_new_tokens,
         deadline: Duration::from_secs(args.timeout),
+        quorum_within: Duration::from_secs(args.wait_for_quorum),
     };
     let key = account(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()

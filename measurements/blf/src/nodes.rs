@@ -66,7 +66,7 @@ impl Known {
         let network = read_file(&path, NETWORK_CAP as u64)
             .map_err(|f| f.hint("name the network with --network FILE, or start one: blf-host launch --devnet"))?;
         let network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
-        let beside = |name: &str| path.parent().unwrap_or(Path::new("")).join(name);
+        let beside = |name: &str| path.with_file_name(name);
         let file = beside(&network.profile);
         let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
         let file = beside(&network.release);

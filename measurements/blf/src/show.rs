@@ -79,9 +79,9 @@ fn fields(evidence: &Evidence) -> Result<Value, Failure> {
             json!({
                 "TPMS_ATTEST": format!("{quote:?}"),
                 "AK Name": hex::encode(ak.name()),
-                "AK certificate": tpm.ak_certificate.as_ref().map_or("none".into(), |c| format!("{} bytes", c.0.len())),
+                "AK certificate": tpm.ak_certificate.as_ref().map(|c| format!("{} bytes", c.0.len())),
                 "PCR": tpm.pcrs.iter().enumerate().map(|(i, p)| (i.to_string(), json!(p))).collect::<serde_json::Map<_, _>>(),
-                "event log": log.map_or("none".into(), |log| format!("{} events", log.events.len())),
+                "event log": log.map(|log| format!("{} events", log.events.len())),
             })
         }
         Platform::Snp(snp) => json!({ "ATTESTATION_REPORT": format!("{} bytes", snp.report.0.len()) }),

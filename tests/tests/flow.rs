@@ -1,0 +1,155 @@
+//! From a booted guest to a sealed answer that the user opens, in one process: the whole path but for the VM.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blf::ask::{self, Ask, Report};
+use blf::failure::Failure;
+use blf::nodes::Known;
+use blf::terminal::Terminal;
+use blf_bridge::{Key, Secret};
+use blf_devnet::{Appraisal, Devnet, Options};
+use blf_evidence::job::Verdict;
+use blf_evidence::telemetry::{Event, JobState};
+use blf_tests::network::{Boot, describe};
+use blf_tests::node::Node;
+use k256::ecdsa::SigningKey;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+/// A devnet with nodes, and the document by which a user finds it.
+struct Net {
+    runtime: Runtime,
+    nodes: Vec<Node>,
+    dir: tempfile::TempDir,
+    network: PathBuf,
+    stop: oneshot::Sender<()>,
+    running: blf_devnet::Running,
+}
+
+impl Net {
+    /// None where swtpm is missing; the reason is on standard error.
+    fn start(count: usize) -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let boot = Boot::recorded();
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let mut options = Options::new(Arc::new(Appraisal::development(boot.release.clone()).unwrap())).unwrap();
+        options.state = Some(dir.path().join("devnet.sqlite"));
+        let running = runtime.block_on(Devnet::start(options, async { drop(stopped.await) })).unwrap();
+        let network = describe(dir.path(), &boot.release, &running);
+        let nodes: Option<Vec<Node>> =
+            (0..count).map(|n| Node::start(&boot, &format!("node-{n}"), running.address)).collect();
+        Some(Self { nodes: nodes?, runtime, dir, network, stop, running })
+    }
+
+    fn ask(&self, prompt: &str, verifiers: u8) -> Result<Report, Failure> {
+        let known = Known::read(Some(&self.network), None).unwrap();
+        let ask = Ask {
+            network: &known.network,
+            profile: &known.profile,
+            reference: &known.reference,
+            prompt: Secret::new(prompt.as_bytes().to_vec()),
+            model: known.network.model.clone(),
+            verifiers,
+            spares: 0,
+            max_new_tokens: 24,
+            deadline: Duration::from_secs(300),
+            quorum_within: Duration::from_secs(120),
+        };
+        let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
+        self.runtime.block_on(ask::run(ask, key, &Terminal::new(true)))
+    }
+
+    /// Stops everything in order and returns what the courier of each node saw, and the devnet's files.
+    fn end(self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut seen = Vec::new();
+        for node in self.nodes {
+            let bytes = Arc::clone(&node.courier_saw);
+            assert_eq!(node.stop(), blf_agent::vault::Ended::PowerOff);
+            seen.push(std::mem::take(&mut *bytes.lock().unwrap()));
+        }
+        self.stop.send(()).unwrap();
+        self.runtime.block_on(self.running.stopped());
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            files.extend(std::fs::read(entry.unwrap().path()).unwrap());
+        }
+        (seen, files)
+    }
+}
+
+#[test]
+fn one_node_answers_and_nobody_in_between_could_read_it() {
+    let Some(net) = Net::start(1) else { return };
+    let marker = format!("What is blf? {}", blf_evidence::Hex(*Key::random().unwrap().expose()));
+    let report = net.ask(&marker, 0).unwrap();
+    assert_eq!(report.tier, 0, "a TPM emulated beside us is tier 0, whatever it claims");
+    assert!(!report.text.is_empty());
+    assert_eq!(report.quorum.len(), 1);
+    let events = net.nodes[0].events.lock().unwrap().clone();
+    assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
+
+    let (seen, files) = net.end();
+    let answer = report.text.as_bytes();
+    let windows: Vec<&[u8]> = if answer.len() < 16 { vec![answer] } else { answer.windows(16).step_by(8).collect() };
+    let needles: Vec<Vec<u8>> =
+        encodings(marker.as_bytes()).into_iter().chain(windows.iter().flat_map(|w| encodings(w))).collect();
+    for (name, haystack) in [("courier", &seen[0]), ("devnet's files", &files)] {
+        assert!(!haystack.is_empty(), "{name}: nothing was recorded");
+        // The search must find what is there before it may say that nothing is.
+        let planted = [&haystack[..], &needles[0]].concat();
+        assert!(finds(&planted, &needles), "{name}: the planted leak was not found");
+        assert!(!finds(haystack, &needles), "{name} held plaintext");
+    }
+}
+
+#[test]
+fn three_nodes_agree() {
+    let Some(net) = Net::start(3) else { return };
+    let report = net.ask("What does blf protect?", 2).unwrap();
+    assert_eq!(report.quorum.len(), 3);
+    let verdicts: Vec<_> = report.quorum.iter().filter_map(|m| m.verdict).collect();
+    assert!(!verdicts.is_empty() && verdicts.iter().all(|v| *v == Verdict::Confirm), "{verdicts:?}");
+    let again = net.ask("What does blf protect?", 2).unwrap();
+    assert_eq!(report.text, again.text, "another job, the same answer");
+    net.end();
+}
+
+#[test]
+fn a_model_that_no_node_holds_is_refused_before_anything_is_sealed() {
+    let Some(net) = Net::start(1) else { return };
+    net.ask("warm up", 0).unwrap();
+    let known = Known::read(Some(&net.network), None).unwrap();
+    let ask = Ask {
+        network: &known.network,
+        profile: &known.profile,
+        reference: &known.reference,
+        prompt: Secret::new(b"x".to_vec()),
+        model: "blf-huge-9".into(),
+        verifiers: 0,
+        spares: 0,
+        max_new_tokens: 8,
+        deadline: Duration::from_secs(30),
+        quorum_within: Duration::ZERO,
+    };
+    let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
+    let Err(failure) = net.runtime.block_on(ask::run(ask, key, &Terminal::new(true))) else { panic!("accepted") };
+    assert_eq!(failure.code, "TOO_FEW_NODES", "{failure}");
+    net.end();
+}
+
+/// The bytes as they are, in hex of both cases, in base64 and in UTF-16.
+fn encodings(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let base64 = blf_evidence::Base64(bytes.to_vec()).to_string();
+    // Base64 of a longer text agrees with that of a part of it except at the ends.
+    let base64 = base64.trim_end_matches('=');
+    let utf16 = String::from_utf8_lossy(bytes).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    vec![bytes.to_vec(), hex.to_uppercase().into(), hex.into(), base64[..base64.len() - 2].into(), utf16]
+}
+
+fn finds(haystack: &[u8], needles: &[Vec<u8>]) -> bool {
+    needles.iter().any(|needle| haystack.windows(needle.len()).any(|window| window == needle))
+}
