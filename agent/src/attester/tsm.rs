@@ -53,7 +53,7 @@ pub enum TsmFailure {
         /// What the kernel said.
         error: io::Error,
     },
-    /// Nothing came in time. The request goes on in the kernel; while it does, no other is made.
+    /// Nothing came in time. The request goes on in the kernel.
     #[error("configfs-tsm: wanted a report within {} s, got none", deadline.as_secs_f32())]
     Deadline {
         /// How long was waited.
@@ -93,6 +93,9 @@ pub enum TsmFailure {
     /// No driver offers reports any more.
     #[error("configfs-tsm: wanted a provider, got none (ENXIO)")]
     NoProvider,
+    /// An earlier request still goes on in the kernel.
+    #[error("configfs-tsm: wanted the earlier request to end before the next, got no answer to it yet")]
+    Overdue,
     /// The report answers another statement.
     #[error("REPORT_DATA: wanted our statement, got other bytes")]
     ReportData,
@@ -244,7 +247,7 @@ impl Helper {
         task: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, TsmFailure> {
         if self.overdue.as_ref().is_some_and(|thread| !thread.is_finished()) {
-            return Err(TsmFailure::Deadline { deadline: Duration::ZERO });
+            return Err(TsmFailure::Overdue);
         }
         self.overdue = None;
         let (sender, receiver) = mpsc::sync_channel(1);
