@@ -62,7 +62,8 @@ pub struct Prediction {
     pub linux_authenticode: Hex<32>,
     /// Name, length and SHA-256 of each measured section, in the order of measurement.
     pub sections: Vec<(String, u64, Hex<32>)>,
-    /// PCR 4: started from the EFI system partition; started by QEMU's `-kernel`.
+    /// PCR 4: started from the EFI system partition as the first boot option; started by QEMU's `-kernel`.
+    /// A boot option that was tried before leaves its own actions in PCR 4, and is a mismatch.
     pub pcr4: [Hex<32>; 2],
     /// PCR 9.
     pub pcr9: Hex<32>,

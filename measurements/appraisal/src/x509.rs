@@ -197,3 +197,44 @@ fn element(der: &[u8]) -> Option<(usize, usize)> {
     let bytes = rest.get(..extra).filter(|bytes| bytes.len() <= 4)?;
     Some((2 + extra, bytes.iter().fold(0, |len, byte| len << 8 | usize::from(*byte))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws_lc::AwsLc;
+
+    const ROOT: &[u8] = include_bytes!("../tests/vectors/gcp-ca/root.der");
+    const INTERMEDIATE: &[u8] = include_bytes!("../tests/vectors/gcp-ca/intermediate.der");
+
+    /// RSA 4096 with SHA-256, signed over exactly the bytes that came.
+    #[test]
+    fn certificates_of_a_cloud() {
+        let (root, intermediate) = (Certificate::parse(ROOT).unwrap(), Certificate::parse(INTERMEDIATE).unwrap());
+        assert!(root.signed(&root, &AwsLc) && root.signed(&intermediate, &AwsLc));
+        assert!(!intermediate.signed(&root, &AwsLc));
+        assert_eq!((root.may_issue(), intermediate.may_issue()), (Some(true), Some(true)));
+        let mut flipped = 0;
+        for index in 0..INTERMEDIATE.len() {
+            let mut bad = INTERMEDIATE.to_vec();
+            bad[index] ^= 1;
+            if let Ok(bad) = Certificate::parse(&bad) {
+                assert!(!root.signed(&bad, &AwsLc), "byte {index}");
+                flipped += 1;
+            }
+        }
+        assert!(flipped > INTERMEDIATE.len() / 2, "{flipped} of the damaged certificates still parse");
+    }
+
+    #[test]
+    fn p384_root() {
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        let der = params.self_signed(&key).unwrap().der().to_vec();
+        let root = Certificate::parse(&der).unwrap();
+        assert!(root.signed(&root, &AwsLc));
+        assert!(!root.signed(&Certificate::parse(ROOT).unwrap(), &AwsLc));
+        let pem = params.self_signed(&key).unwrap().pem();
+        assert_eq!(Root::from_pem("p384", RootKind::Production, &pem).unwrap().name(), "p384");
+    }
+}

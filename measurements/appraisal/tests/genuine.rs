@@ -411,6 +411,27 @@ fn real_tpms_signatures() {
     }
 }
 
+/// Evidence of a real cloud vTPM: the signature is good, yet nothing was measured.
+#[test]
+fn real_quote_over_nothing() {
+    use base64::Engine as _;
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../evidence/tests/vectors/tpm/vtpm-evidence.json");
+    let real: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let decode =
+        |value: &serde_json::Value| base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap();
+    let spki = decode(&real["ak_public"]);
+    let Signature::Rsassa { signature, .. } = Signature::parse(&decode(&real["tpm_quote"]["signature"])).unwrap()
+    else {
+        panic!("not RSASSA")
+    };
+    let message = decode(&real["tpm_quote"]["message"]);
+    assert!(AwsLc.verify(Algorithm::RsaPkcs1Sha256, &spki[24..], &message, &signature));
+    let mut setting = Setting::new();
+    let pcrs = real["tpm_quote"]["pcrs"].as_array().unwrap();
+    setting.pcrs = pcrs.iter().map(|pcr| pcr.as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(setting.refusal(&setting.evidence()).code, "NOTHING_MEASURED");
+}
+
 /// A certificate's dates count by the clock that is handed in.
 #[test]
 fn the_verifier_s_clock_decides() {
