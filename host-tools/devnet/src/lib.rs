@@ -16,6 +16,7 @@ mod appraiser;
 mod auth;
 mod blobs;
 mod cid;
+pub mod cli;
 pub mod development;
 mod event;
 mod job;

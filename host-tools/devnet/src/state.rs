@@ -1,7 +1,7 @@
 //! State in SQLite: everything that must survive a restart of the devnet.
 //!
 //! Write-ahead log with `synchronous=FULL`: what was answered is on disk. One connection, one transaction a request,
-//! off the async threads. Addresses, digests and documents are stored as the text they have on the wire.
+//! off the async threads; no second process may open it. Addresses, digests and documents are stored as the text they have on the wire.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,7 +70,7 @@ impl State {
     ) -> std::result::Result<Self, Error> {
         let connection = path.map_or_else(Connection::open_in_memory, Connection::open).map_err(Error::State)?;
         connection
-            .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;")
+            .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;")
             .map_err(Error::State)?;
         let version =
             connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(Error::State)?;

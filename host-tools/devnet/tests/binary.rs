@@ -1,0 +1,106 @@
+//! The command itself: what it prints, how it ends.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use blf_appraisal::Release;
+use blf_appraisal::release::{Pcrs, SCHEMA, Source, Toolchain, measurement_id};
+use blf_devnet::development;
+use blf_evidence::Hex;
+use blf_evidence::network::Network;
+use blf_evidence::statement::Profile;
+use serde_json::Value;
+
+fn manifest(folder: &Path) -> std::path::PathBuf {
+    let (zero, one) = (Hex([0; 32]), Hex([1; 32]));
+    let release = Release {
+        schema: SCHEMA.into(),
+        measurement_id: measurement_id(one),
+        pcrs: Pcrs { pcr4: [one, one], pcr9: one, pcr11: one, pcr12: zero, pcr13: zero },
+        profile: Profile { id: development::profile().unwrap().id().unwrap(), name: "devnet".into() },
+        image_id: "blf".into(),
+        version: "0.1.0".into(),
+        kernel: "6.12".into(),
+        locked: false,
+        date: "2026-11-20".into(),
+        source: Source { commit: "0".repeat(40), agent_sha256: zero, cargo_lock_sha256: zero },
+        rust: Toolchain { version: "1.95.0".into(), commit: "0".repeat(40), sha256: zero },
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    let path = folder.join("manifest.json");
+    std::fs::write(&path, release.to_json().unwrap()).unwrap();
+    path
+}
+
+fn devnet(manifest: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blf-devnet"));
+    command.args(["run", "--manifest"]).arg(manifest).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Ends with the test, whatever becomes of it.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn runs_until_sigterm_and_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    let (state, network) = (folder.path().join("state"), folder.path().join("network.json"));
+    let arguments = ["--json", "--listen", "127.0.0.1:0", "--state", state.to_str().unwrap()];
+    let mut command = devnet(&manifest, &arguments);
+    let mut child = Ends(command.arg("--network").arg(&network).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&first["event"], &first["roots"]), (&"listening".into(), &"development".into()));
+    let described = Network::parse(&std::fs::read(&network).unwrap()).unwrap();
+    assert_eq!(described.resolve.len(), 2);
+    assert_eq!(Value::from(described.resolve[0].address.to_string()), first["address"]);
+    assert!(described.ak_roots[0].development && Path::new(&described.release).is_absolute());
+    let profile = std::fs::read(folder.path().join(&described.profile)).unwrap();
+    assert_eq!(profile, development::PROFILE.as_bytes());
+
+    // The state is one process's.
+    let second = devnet(&manifest, &arguments).output().unwrap();
+    assert_eq!(second.status.code(), Some(5));
+    let failed: Value = serde_json::from_slice(&second.stdout).unwrap();
+    assert_eq!((&failed["event"], &failed["code"]), (&"failed".into(), &"STATE".into()));
+    assert!(second.stderr.is_empty());
+
+    assert!(Command::new("kill").arg(child.0.id().to_string()).status().unwrap().success());
+    assert_eq!(lines.next().unwrap().unwrap(), r#"{"event":"stopped"}"#);
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn wrong_input_has_its_exit_code_and_says_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = manifest(folder.path());
+    let bad = folder.path().join("bad.json");
+    std::fs::write(&bad, "{}").unwrap();
+    let missing = folder.path().join("missing.json");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (manifest, arguments, code, says) in [
+        (&bad, vec![], 6, "missing field"),
+        (&missing, vec![], 6, "missing.json"),
+        (&good, vec!["--policy", bad.to_str().unwrap()], 6, "bad.json"),
+        (&good, vec!["--listen", &taken], 5, "CANNOT_LISTEN"),
+        (&good, vec!["--listen", "127.0.0.1:0", "--state", good.to_str().unwrap()], 5, "manifest.json"),
+        (&good, vec!["--verifiers", "6"], 2, "0..=5"),
+        (&good, vec!["--nonsense"], 2, "--nonsense"),
+    ] {
+        let output = devnet(manifest, &arguments).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(says), "{text}");
+    }
+}
