@@ -61,7 +61,7 @@ pub enum CheckId {
     Validity,
     /// The binding names a block that dates it, where the policy wants one.
     Anchor,
-    /// The policy accepts releases built from other than the locked inputs, or this one was not.
+    /// The release was built from exactly the locked inputs, where the policy wants that.
     ReleaseLocked,
     /// The release's profile is one that the policy accepts.
     ReleaseProfile,
@@ -92,6 +92,51 @@ pub enum CheckId {
 }
 
 impl CheckId {
+    /// Every check, in order.
+    pub const ALL: [Self; 41] = [
+        Self::Binding,
+        Self::Document,
+        Self::AkPublic,
+        Self::AkAttributes,
+        Self::Quote,
+        Self::Statement,
+        Self::QuoteSignature,
+        Self::PcrSelection,
+        Self::PcrDigest,
+        Self::MeasuredBoot,
+        Self::Keys,
+        Self::Config,
+        Self::EventLog,
+        Self::EventLogReplay,
+        Self::EventLogSequence,
+        Self::AkCertificate,
+        Self::AkCertificateIssuer,
+        Self::AkCertificateSignature,
+        Self::AkCertificateValidity,
+        Self::AkCertificateUsage,
+        Self::AkCertificateKey,
+        Self::Nonce,
+        Self::Audience,
+        Self::Purpose,
+        Self::NotAfter,
+        Self::Validity,
+        Self::Anchor,
+        Self::ReleaseLocked,
+        Self::ReleaseProfile,
+        Self::Profile,
+        Self::Pcr4,
+        Self::Pcr9,
+        Self::Pcr11,
+        Self::Pcr12,
+        Self::Pcr13,
+        Self::Models,
+        Self::NumericProfile,
+        Self::Gpu,
+        Self::Ak,
+        Self::EventLogPresent,
+        Self::Tier,
+    ];
+
     /// The check's name in results and the code of its failure. Both are stable.
     #[must_use]
     pub const fn names(self) -> (&'static str, &'static str) {
@@ -272,5 +317,21 @@ impl Checks {
 
     pub(crate) fn into_inner(self) -> Vec<Check> {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The README lists every check, in order, with the words that results and refusals use.
+    #[test]
+    fn readme_names_every_check() {
+        let readme = include_str!("../README.md");
+        let listed = readme.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | `"));
+        let listed: Vec<_> = listed.map(|(id, rest)| (id, rest.split('`').next().unwrap_or_default())).collect();
+        assert_eq!(listed, CheckId::ALL.map(CheckId::names));
+        assert!(CheckId::ALL.windows(2).all(|pair| (pair[0] as u8) + 1 == pair[1] as u8), "ALL is in order");
+        assert_eq!((CheckId::EventLogSequence.stage(), CheckId::Nonce.stage()), (Stage::Genuine, Stage::Wanted));
     }
 }
