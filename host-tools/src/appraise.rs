@@ -15,12 +15,12 @@ use crate::launch::{Judge, Judged, Question, Refused};
 use crate::notice::Finding;
 
 /// Judges guests by the release they were started from.
-pub struct Local {
+pub struct Appraiser {
     release: Release,
     policy: Policy,
 }
 
-impl Local {
+impl Appraiser {
     /// Wants this release and, if one was given to the guests, this model and no other.
     pub fn new(release: Release, model: Option<Model>) -> Self {
         let policy = Policy {
@@ -46,7 +46,7 @@ impl Local {
     }
 }
 
-impl Judge for Local {
+impl Judge for Appraiser {
     fn judge(&self, evidence: &Evidence, question: &Question<'_>) -> Result<Judged, Box<Refused>> {
         match self.appraise(evidence, question) {
             Ok(result) => Ok(Judged {

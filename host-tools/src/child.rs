@@ -68,6 +68,11 @@ impl Child {
         Ok(Self { name, process, stdout, stderr, readers })
     }
 
+    /// Its process id, until it was awaited.
+    pub fn id(&self) -> Option<u32> {
+        self.process.id()
+    }
+
     /// Waits for its end.
     ///
     /// # Errors

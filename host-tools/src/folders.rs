@@ -84,6 +84,12 @@ pub fn cache() -> PathBuf {
     )
 }
 
+/// `$XDG_STATE_HOME/blf` or `~/.local/state/blf`: where `blf` looks for a local network.
+pub fn state() -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/state");
+    env::var_os("XDG_STATE_HOME").filter(|state| !state.is_empty()).map_or_else(home, PathBuf::from).join("blf")
+}
+
 /// Makes a folder of mode 0700, or checks that the one there is ours and closed to others.
 fn private(path: &Path) -> io::Result<()> {
     match DirBuilder::new().recursive(false).mode(0o700).create(path) {

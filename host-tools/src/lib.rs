@@ -11,6 +11,10 @@
 
 pub mod appraise;
 pub mod child;
+pub mod cli;
+pub mod commands;
+pub mod devnet;
+pub mod doctor;
 pub mod error;
 pub mod folders;
 pub mod forward;

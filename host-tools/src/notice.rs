@@ -1,6 +1,8 @@
 //! What `launch` says while it works: a line for people, an object for programs.
 
 use std::fmt;
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -54,14 +56,14 @@ pub enum Notice {
     /// A local network runs in this process.
     Devnet {
         /// Where it listens.
-        address: String,
+        address: SocketAddr,
         /// The document by which `blf` finds it.
         network: PathBuf,
     },
     /// Something happened on the local network.
     DevnetEvent {
         /// What.
-        text: String,
+        event: blf_devnet::Event,
     },
     /// A VM runs.
     Started {
@@ -136,11 +138,16 @@ pub struct Finding {
 pub fn stdout(json: bool) -> Show {
     Arc::new(move |notice| {
         if !json {
-            anstream::println!("{notice}");
+            print(notice);
         } else if let Ok(text) = serde_json::to_string(notice) {
-            anstream::println!("{text}");
+            print(text);
         }
     })
+}
+
+/// A line on stdout. A reader that has gone away is no reason to end a VM.
+pub fn print(line: impl fmt::Display) {
+    drop(writeln!(anstream::stdout().lock(), "{line}"));
 }
 
 impl fmt::Display for Notice {
@@ -170,7 +177,7 @@ impl fmt::Display for Notice {
                     network.display()
                 )
             }
-            Self::DevnetEvent { text } => write!(f, "devnet    {text}"),
+            Self::DevnetEvent { event } => write!(f, "devnet    {}", event.kind),
             Self::Started { node, memory_mib, cpus } => write!(f, "{node:<9} started: {memory_mib} MiB, {cpus} CPU"),
             Self::Guest { node, event } => {
                 write!(f, "{node:<9} ")?;

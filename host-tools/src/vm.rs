@@ -200,10 +200,8 @@ impl Vm {
     pub async fn stop(mut self, within: Duration) -> bool {
         let orderly = matches!(timeout(within, self.qemu.wait()).await, Ok(Ok(ExitStatus { .. })));
         if !orderly {
-            if let Ok(mut qmp) = Qmp::connect(&self.qmp()).await {
-                drop(qmp.quit().await);
-            }
-            if timeout(GRACE, self.qemu.wait()).await.is_err() {
+            let quit = async { Qmp::connect(&self.qmp()).await?.quit().await };
+            if quit.await.is_err() || timeout(GRACE, self.qemu.wait()).await.is_err() {
                 self.qemu.stop(GRACE).await;
             }
         }

@@ -1,0 +1,116 @@
+//! A local network in this process, for `launch --devnet`: its ICL admits what the release says, and forgets everything
+//! when the launch ends, like the nodes it admitted.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use blf_devnet::{Appraisal, Devnet, EventKind, Options, Running, development};
+use blf_evidence::config::Credentials;
+use blf_evidence::json;
+use blf_evidence::profile::NetworkProfile;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::error::Error;
+use crate::folders;
+use crate::forward::Resolve;
+use crate::notice::{Notice, Show};
+use crate::release::Image;
+
+/// A running network.
+pub struct Local {
+    address: SocketAddr,
+    profile: NetworkProfile,
+    pinning_token: String,
+    stop: oneshot::Sender<()>,
+    running: Running,
+    shown: JoinHandle<()>,
+    files: Vec<PathBuf>,
+}
+
+/// The model that users ask for when they name none and the nodes were given none.
+const MODEL: &str = "blf-tiny-1";
+
+/// The profile that devnet images carry.
+///
+/// # Errors
+/// A failure never for the committed file.
+pub fn profile() -> Result<NetworkProfile, Error> {
+    development::profile().map_err(|e| Error::failed("DEVNET", e))
+}
+
+impl Local {
+    /// Starts a network of `nodes` nodes that admits `image`, and writes down for `blf` how to reach it.
+    ///
+    /// # Errors
+    /// An environment error where it cannot listen or write.
+    pub async fn start(image: &Image, model: Option<&str>, nodes: u8, show: &Show) -> Result<Self, Error> {
+        let wrong = |e: blf_devnet::Error| Error::environment("DEVNET", e);
+        let appraisal = Appraisal::development(image.release.clone()).map_err(wrong)?;
+        let mut options = Options::new(Arc::new(appraisal)).map_err(wrong)?;
+        // A leader and at most two verifiers; one node alone is a quorum of one, and labelled so.
+        options.verifier_count = usize::from(nodes.clamp(1, 3)) - 1;
+        let (profile, pinning_token) = (options.profile.clone(), options.pinning_token.clone());
+        let (stop, stopped) = oneshot::channel();
+        let running = Devnet::start(options, async move { drop(stopped.await) }).await.map_err(wrong)?;
+
+        let folder = folders::state();
+        let [network, beside, release] =
+            ["network.json", "devnet-profile.json", "devnet-release.json"].map(|name| folder.join(name));
+        let document = running.network("devnet-profile.json", "devnet-release.json", model.unwrap_or(MODEL));
+        let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))?;
+        let write = || -> io::Result<()> {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+            fs::write(&beside, development::PROFILE)?;
+            fs::write(&release, &image.manifest)?;
+            fs::write(&network, document + "\n")
+        };
+        write().map_err(|e| Error::environment("STATE_FOLDER", format!("{}: {e}", folder.display())))?;
+
+        let address = running.address;
+        let shown = tokio::spawn(watch(running.events(), Arc::clone(show)));
+        show(&Notice::Devnet { address, network: network.clone() });
+        Ok(Self { address, profile, pinning_token, stop, running, shown, files: vec![network, beside, release] })
+    }
+
+    /// Where the names of the profile answer.
+    pub fn resolve(&self, resolve: &mut Resolve) {
+        for host in self.profile.hosts() {
+            resolve.insert(&host.name, host.port, self.address);
+        }
+    }
+
+    /// What a node needs to pin blobs here.
+    pub fn credentials(&self) -> Credentials {
+        Credentials { pinning_token: self.pinning_token.clone(), v: 1 }
+    }
+
+    /// Stops it and removes what described it.
+    pub async fn stop(self) {
+        for file in &self.files {
+            drop(fs::remove_file(file));
+        }
+        // Gone already only if it ended by itself.
+        let _ = self.stop.send(());
+        self.running.stopped().await;
+        self.shown.abort();
+    }
+}
+
+/// Shows what happens there. Heartbeats are shown by the guests already.
+async fn watch(mut events: tokio::sync::broadcast::Receiver<blf_devnet::Event>, show: Show) {
+    loop {
+        match events.recv().await {
+            Ok(event) if matches!(event.kind, EventKind::Heartbeat { .. }) => {}
+            Ok(event) => show(&Notice::DevnetEvent { event }),
+            // Too fast to show; what is left is still worth showing.
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
