@@ -6,7 +6,7 @@
 //!                              UKI ─ predict::from_uki ─┘
 //! ```
 //!
-//! Genuine first, wanted second, in two types: only [`authenticate`] makes an [`Authentic`], and only that can be
+//! Genuine first, wanted second, in two types: only [`authenticate()`] makes an [`Authentic`], and only that can be
 //! appraised. Roots and time are arguments; nothing here does I/O. Each comparison is kept as a [`Check`], so that
 //! whoever relies on a verdict can be shown what it rests on.
 //!
