@@ -41,6 +41,11 @@ pub enum EventKind {
         /// The user.
         user: Address,
     },
+    /// The devnet itself failed at something; whoever asked was answered 500.
+    Fault {
+        /// What failed.
+        detail: String,
+    },
     /// A node lives.
     Heartbeat {
         /// The node.
@@ -110,6 +115,7 @@ impl fmt::Display for EventKind {
             Self::BlobPinned { cid, bytes } => write!(f, "blob {cid} pinned, {bytes} bytes"),
             Self::EvidenceAsked { node, user } => write!(f, "node {node}: user {user} wants its evidence"),
             Self::EvidenceGiven { node, user } => write!(f, "node {node}: answered the nonce of user {user}"),
+            Self::Fault { detail } => write!(f, "devnet at fault: {detail}"),
             Self::Heartbeat { node, stopping: false } => write!(f, "node {node}: heartbeat"),
             Self::Heartbeat { node, stopping: true } => write!(f, "node {node}: last heartbeat, it stops"),
             Self::Job { job, phase, quorum, reason } => {

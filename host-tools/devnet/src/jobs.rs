@@ -100,9 +100,9 @@ pub(crate) fn submit(turn: &mut Turn<'_>, user: Address, submit: Submit) -> Resu
     }
     for share in &submit.shares {
         let node = share.node;
-        let admitted = live(turn, node).map_err(|e| match e.status {
-            hyper::StatusCode::INTERNAL_SERVER_ERROR => e,
-            _ => wrong("NODE_NOT_ADMITTED", format!("quorum: wanted an admitted node, got {node}: {}", e.detail)),
+        let admitted = live(turn, node).map_err(|e| match e.is_fault() {
+            true => e,
+            false => wrong("NODE_NOT_ADMITTED", format!("quorum: wanted an admitted node, got {node}: {}", e.detail)),
         })?;
         let holds = |m: &blf_evidence::statement::Model| {
             m.id == submit.model_id && m.manifest_sha256 == context.model_manifest_sha256
@@ -305,7 +305,7 @@ fn load(turn: &Turn<'_>, id: Hex<32>) -> Result<Job> {
 }
 
 /// Nodes with a live certificate that were there lately and do not stop, with the number of their live jobs.
-fn there(turn: &Turn<'_>) -> Result<Vec<(u32, Candidate)>> {
+pub(crate) fn there(turn: &Turn<'_>) -> Result<Vec<(u32, Candidate)>> {
     let since = sql(blf_evidence::UnixTime(turn.now.0.saturating_sub(THERE)));
     let mut query = turn.tx.prepare_cached(
         "SELECT address, (SELECT COUNT(*) FROM seats JOIN jobs ON jobs.id = seats.job
@@ -317,9 +317,10 @@ fn there(turn: &Turn<'_>) -> Result<Vec<(u32, Candidate)>> {
     for row in rows {
         let (address, jobs) = row?;
         let address = parse(&address)?;
-        // A node whose certificate ended is known, but cannot work.
-        if let Ok(Admitted { tier, models, .. }) = live(turn, address) {
-            found.push((jobs, Candidate { address, tier, models }));
+        match live(turn, address) {
+            Ok(Admitted { tier, models, .. }) => found.push((jobs, Candidate { address, tier, models })),
+            Err(fault) if fault.is_fault() => return Err(fault),
+            Err(_) => {} // Its certificate ended: it is known, but cannot work.
         }
     }
     Ok(found)
@@ -356,9 +357,4 @@ fn tell_reassigned(turn: &mut Turn<'_>, job: Hex<32>, reassigned: impl IntoItera
     for Reassigned { from, to, reason } in reassigned {
         turn.tell(EventKind::JobReassigned { job, from, to, reason });
     }
-}
-
-/// How many nodes could work now.
-pub(crate) fn admitted(turn: &Turn<'_>) -> Result<usize> {
-    Ok(there(turn)?.len())
 }

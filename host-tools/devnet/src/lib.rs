@@ -83,6 +83,8 @@ pub struct Options {
     pub rate: Rate,
     /// How often one network address may ask; all nodes of a host share theirs.
     pub peer_rate: Rate,
+    /// How long a TLS handshake may take, and how long a connection may be silent before a request.
+    pub patience: Duration,
     /// Certificate and PKCS #8 key (PEM) of the CA for the server certificates; the development CA.
     pub tls_authority: (String, String),
     /// The time.
@@ -153,6 +155,7 @@ struct Settings {
     pinning_token: String,
     rate: Rate,
     peer_rate: Rate,
+    patience: Duration,
     clock: Clock,
 }
 
@@ -173,6 +176,7 @@ impl Options {
             pinning_token: "development".into(),
             rate: Rate { burst: 120, per_second: 20 },
             peer_rate: Rate { burst: 2000, per_second: 400 },
+            patience: Duration::from_secs(15),
             tls_authority: (development::TLS_CA.into(), development::TLS_CA_KEY.into()),
             clock: Arc::new(|| {
                 let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -212,6 +216,7 @@ impl Devnet {
             pinning_token: options.pinning_token,
             rate: options.rate,
             peer_rate: options.peer_rate,
+            patience: options.patience,
             clock: options.clock,
         });
         let (events, _) = broadcast::channel(EVENTS);
@@ -278,14 +283,15 @@ async fn tick(state: State, mut stopped: watch::Receiver<bool>) {
             () = server::asked(&mut stopped) => return,
             _ = interval.tick() => {}
         }
-        let _ = state
-            .turn(|turn| {
-                jobs::tick(turn)?;
-                admission::sweep(turn)?;
-                relay::sweep(turn)?;
-                auth::sweep(turn)
-            })
-            .await;
+        let ticked = state.turn(|turn| {
+            jobs::tick(turn)?;
+            admission::sweep(turn)?;
+            relay::sweep(turn)?;
+            auth::sweep(turn)
+        });
+        if let Err(refused) = ticked.await {
+            state.tell_fault(&refused);
+        }
     }
 }
 

@@ -67,14 +67,20 @@ impl Refused {
         Self { retry_after, ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail) }
     }
 
-    /// 500: our own fault, told without particulars.
+    /// 500: our own fault. Particulars are for the operator, not for the caller.
     pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "INTERNAL", cause.to_string())
     }
 
+    /// True if nothing was wrong with the request.
+    pub(crate) fn is_fault(&self) -> bool {
+        self.status == StatusCode::INTERNAL_SERVER_ERROR
+    }
+
     /// The document that goes out.
     pub(crate) fn document(&self) -> Refusal {
-        Refusal { code: self.code.clone().into_owned(), detail: self.detail.clone() }
+        let detail = if self.is_fault() { "the devnet is at fault, its operator sees why" } else { &self.detail };
+        Refusal { code: self.code.clone().into_owned(), detail: detail.to_owned() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blf_evidence::icl::{self, Done};
 use blf_evidence::{Address, json};
@@ -54,6 +54,11 @@ impl Routes {
         Self { state, settings, signers, peers }
     }
 
+    /// For a TLS handshake, and for the head of a request.
+    pub(crate) fn patience(&self) -> Duration {
+        self.settings.patience
+    }
+
     /// Longest body that the peer with this name takes.
     pub(crate) fn body_cap(&self, name: &str) -> usize {
         if name == self.settings.profile.icl.name { icl::BODY_CAP } else { blobs::BODY_CAP }
@@ -62,7 +67,9 @@ impl Routes {
     /// Answers one request to the peer with this name.
     pub(crate) async fn answer(&self, call: Call, name: &str) -> Result<Reply> {
         take(&self.peers, call.peer, call.at)?;
-        if name == self.settings.profile.icl.name { self.icl(call).await } else { self.blobs(call).await }
+        let is_icl = name == self.settings.profile.icl.name;
+        let reply = if is_icl { self.icl(call).await } else { self.blobs(call).await };
+        reply.inspect_err(|refused| self.state.tell_fault(refused))
     }
 
     async fn icl(&self, call: Call) -> Result<Reply> {
@@ -199,7 +206,7 @@ impl Routes {
     }
 
     async fn health(&self) -> Result<Reply> {
-        let nodes = self.state.turn(|turn| jobs::admitted(turn)).await?;
+        let nodes = self.state.turn(|turn| Ok(jobs::there(turn)?.len())).await?;
         let name = &self.settings.profile.name;
         reply(&serde_json::json!({ "status": "ok", "network": name, "roots": "development", "nodes": nodes }))
     }

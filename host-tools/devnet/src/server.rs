@@ -22,8 +22,6 @@ use crate::routes::{Call, Reply, Routes};
 
 /// Connections at once.
 const CONNECTIONS: usize = 256;
-/// For a TLS handshake, and for the head of a request, keep-alive included.
-const HEAD: Duration = Duration::from_secs(15);
 /// For a request's body and its answer.
 const REQUEST: Duration = Duration::from_secs(30);
 /// For open connections to end after a stop was asked for.
@@ -75,7 +73,7 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
 ) {
     let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = timeout(HEAD, tls.accept(stream)).await else { return };
+    let Ok(Ok(stream)) = timeout(routes.patience(), tls.accept(stream)).await else { return };
     let Some(name) = stream.get_ref().1.server_name().map(str::to_owned) else { return };
     let service = service_fn(|request| {
         let (routes, name) = (&routes, &name);
@@ -89,7 +87,7 @@ async fn connection(
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(routes.patience())
         .max_buf_size(HEAD_CAP)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);

@@ -90,9 +90,8 @@ impl State {
         work: impl FnOnce(&mut Turn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let state = self.clone();
-        tokio::task::spawn_blocking(move || state.blocking_turn(work))
-            .await
-            .unwrap_or_else(|_| Err(Refused::internal("state: the request was abandoned")))
+        let turn = tokio::task::spawn_blocking(move || state.blocking_turn(work)).await;
+        turn.unwrap_or_else(|_| Err(Refused::internal("state: the request was abandoned")))
     }
 
     fn blocking_turn<T>(&self, work: impl FnOnce(&mut Turn<'_>) -> Result<T>) -> Result<T> {
@@ -105,14 +104,21 @@ impl State {
         let events = turn.events;
         tx.commit()?;
         for kind in events {
-            self.tell(Event { time: now, kind });
+            self.tell(kind, now);
         }
         Ok(value)
     }
 
-    /// Tells `event`; nobody need listen.
-    pub(crate) fn tell(&self, event: Event) {
-        let _ = self.events.send(event);
+    /// Tells the operator of a refusal that is our own fault.
+    pub(crate) fn tell_fault(&self, refused: &Refused) {
+        if refused.is_fault() {
+            self.tell(EventKind::Fault { detail: refused.detail.clone() }, (self.settings.clock)());
+        }
+    }
+
+    /// Nobody need listen.
+    fn tell(&self, kind: EventKind, time: UnixTime) {
+        let _ = self.events.send(Event { time, kind });
     }
 }
 

@@ -186,3 +186,43 @@ async fn events_tell_what_happened() {
     assert_eq!((&json["event"], &json["tier"]), (&"node_admitted".into(), &0.into()));
     net.stop().await;
 }
+
+/// Strangers that open connections and say nothing hold every slot for as long as our patience, not longer.
+#[tokio::test]
+async fn silent_connections_are_ended() {
+    let net = Net::with(|options| options.patience = Duration::from_millis(700)).await;
+    let to = net.running.address;
+    let since = std::time::Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..256 {
+        silent.push(tokio::net::TcpStream::connect(to).await.unwrap());
+    }
+    Draft::new("GET", ICL, "/health", Bytes::new()).send(to).await.ok::<serde_json::Value>();
+    assert!(since.elapsed() >= Duration::from_millis(700), "there was a free slot: the cap is not what it was");
+    let mut session = connect(to, ICL, development::TLS_CA).await.unwrap();
+    let mut byte = [0; 1];
+    let ended = tokio::io::AsyncReadExt::read(&mut session, &mut byte);
+    tokio::time::timeout(Duration::from_secs(5), ended).await.expect("a silent session goes on").ok();
+    net.stop().await;
+}
+
+/// A fault of our own is told to the operator, and to the caller without particulars.
+#[tokio::test]
+async fn faults_are_the_operators_to_see() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devnet.sqlite");
+    let net = Net::with(|options| options.state = Some(path.clone())).await;
+    let address = net.node().await.address;
+    net.stop().await;
+    let broken = rusqlite::Connection::open(&path).unwrap();
+    broken.execute("UPDATE certificates SET models = 'not json'", []).unwrap();
+    drop(broken);
+    let net = Net::with(|options| options.state = Some(path)).await;
+    let mut events = net.running.events();
+    let reply = net.caller().get("/v1/inference/quorum-preview?model_id=a&verifier_count=0").await;
+    assert!(!String::from_utf8_lossy(&reply.body).contains("line 1"), "{address}");
+    assert_eq!(reply.refused(), (500, "INTERNAL".into()));
+    let EventKind::Fault { detail } = events.recv().await.unwrap().kind else { panic!("another event") };
+    assert!(detail.contains("line 1"), "{detail}");
+    net.stop().await;
+}
