@@ -48,8 +48,8 @@ pub struct Timings {
     pub least: Duration,
     /// Most time between two attempts at one thing.
     pub most: Duration,
-    /// Most time between two attempts at a heartbeat, so that an ICL that is back soon sees the node again.
-    pub most_heartbeat: Duration,
+    /// Most time between two attempts at a heartbeat or at admission, so that an ICL that is back soon sees the node.
+    pub most_probe: Duration,
     /// Most time between two attempts at a step of a job.
     pub step: Duration,
     /// Least time between two attestations that the ICL causes.
@@ -133,7 +133,7 @@ impl Default for Timings {
             status: seconds(1),
             least: seconds(1),
             most: seconds(300),
-            most_heartbeat: seconds(25),
+            most_probe: seconds(25),
             step: seconds(15),
             readmit: seconds(60),
             evidence: seconds(1),
@@ -249,7 +249,7 @@ impl<T: Tunnel> Node<T> {
 
 async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, jobs: Arc<AtomicU8>, mut stop: watch::Receiver<bool>) {
     let timings = &node.timings;
-    let mut backoff = Backoff::new(timings.least, timings.most_heartbeat);
+    let mut backoff = Backoff::new(timings.least, timings.most_probe);
     loop {
         let admitted = node.admitted().await;
         let stopping = *stop.borrow_and_update();

@@ -49,11 +49,14 @@ struct State {
 /// Keeps the node admitted, for ever.
 pub(crate) async fn keep<T: Tunnel>(node: &Node<T>) {
     let mut state = State::default();
-    let mut backoff = Backoff::new(node.timings.least, node.timings.most);
+    let mut silent = Backoff::new(node.timings.least, node.timings.most_probe);
+    let mut refused = Backoff::new(node.timings.readmit, node.timings.most);
     loop {
+        let before = state.attested;
         match admit(node, &mut state).await {
             Ok((admitted, life)) => {
-                backoff.succeeded();
+                silent.succeeded();
+                refused.succeeded();
                 node.admit(admitted);
                 // With less than a quarter of its life left, and not in the same second as everybody else.
                 let renew = (life.mul_f64(0.75) + below(life / 16)).max(node.timings.least);
@@ -68,13 +71,17 @@ pub(crate) async fn keep<T: Tunnel>(node: &Node<T>) {
                 }
             }
             Err(error) => {
-                let refused = matches!(&error, AdmissionError::Icl(e) if e.outcome() != Outcome::Later);
-                let mut delay = backoff.failed(error.retry_after());
-                if refused && let Some(attested) = state.attested {
-                    delay = delay.max((attested + node.timings.readmit).saturating_duration_since(Instant::now()));
+                // Without a certificate this loop is the one that notices when the ICL is back. But evidence is shown
+                // at most once a minute, and what was refused will need time, or somebody, to be accepted.
+                if error.is_refusal() || state.attested != before {
+                    let delay = refused.failed(error.retry_after());
+                    node.telemetry.trouble(&error.code(), delay);
+                    tokio::time::sleep(delay).await;
+                } else {
+                    let delay = silent.failed(error.retry_after());
+                    node.telemetry.trouble(&error.code(), delay);
+                    node.pause(delay).await;
                 }
-                node.telemetry.trouble(&error.code(), delay);
-                node.pause(delay).await;
             }
         }
     }
@@ -152,6 +159,15 @@ impl AdmissionError {
             Self::Evidence(_) => "EVIDENCE_MALFORMED".into(),
             Self::Icl(error) => error.code(),
             Self::Vault(error) => error.code().into(),
+        }
+    }
+
+    /// Somebody said no.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Audience | Self::Evidence(_) => true,
+            Self::Icl(error) => error.outcome() != Outcome::Later,
+            Self::Vault(error) => matches!(error, CallError::Refused { .. }),
         }
     }
 

@@ -67,6 +67,20 @@ async fn an_icl_that_forgets_is_asked_again_at_most_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn evidence_is_shown_at_most_once_a_minute_whatever_comes_back() {
+    for reply in
+        [refuse(500, "INTERNAL"), refuse(403, "MEASUREMENT"), Reply::Hangup, Reply::Whole(200, vec![], "{}".into())]
+    {
+        let world = World::new();
+        let _courier = world.start();
+        world.icl.fault(move |_, path, _| path.contains("attestation").then(|| reply.clone()));
+        sleep(30 * MINUTE).await;
+        let shown = world.icl.count("attestation");
+        assert!((5..=30).contains(&shown), "{shown} in 30 minutes");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_icl_that_lost_its_state_gets_a_new_attestation_and_jobs_go_on() {
     let world = World::new();
     world.vault.with(|s| s.inference = Duration::from_secs(100));
@@ -102,7 +116,7 @@ async fn steps_of_a_job_outlive_an_icl_that_stumbles() {
         || refuse(429, "RATE_LIMITED"),
         || Reply::Hangup,
         || Reply::Silence,
-        || Reply::Endless,
+        || Reply::Dribble,
     ];
     for (i, fault) in faults.into_iter().enumerate() {
         let world = World::new();
