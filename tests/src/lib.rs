@@ -12,4 +12,5 @@
 
 pub mod network;
 pub mod node;
+pub mod search;
 pub mod swtpm;
