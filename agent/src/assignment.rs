@@ -138,3 +138,20 @@ impl<K: Clone + Eq + Hash> Seen<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembers_so_many_and_no_more() {
+        let mut seen = Seen::new(2);
+        assert!(seen.insert(1) && seen.insert(2));
+        assert!(!seen.insert(1) && !seen.insert(2));
+        assert!(seen.insert(3), "1 makes room");
+        assert!(seen.contains(&2) && seen.contains(&3) && !seen.contains(&1));
+        seen.remove(&2);
+        assert!(seen.insert(2) && !seen.insert(3));
+        assert_eq!((seen.order.len(), seen.set.len()), (2, 2));
+    }
+}

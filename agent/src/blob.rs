@@ -115,7 +115,7 @@ impl<T: Tunnel> Blobs<T> {
         };
         let reply = send(&self.pinning, outgoing, PINNED_CAP).await?;
         let pinned: Pinned = json::parse("pinning reply", &reply, PINNED_CAP).map_err(|_| BlobError::Malformed)?;
-        let stored = pinned.ipfs_hash.or(pinned.data.map(|data| data.cid)).ok_or(BlobError::Malformed)?;
+        let stored = pinned.ipfs_hash.or_else(|| pinned.data.map(|data| data.cid)).ok_or(BlobError::Malformed)?;
         // Ours, or the CIDv0 of the same bytes.
         Ok(cid::check(&stored, blob)?)
     }

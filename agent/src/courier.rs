@@ -5,10 +5,13 @@ pub mod https;
 pub mod vault;
 
 pub(crate) mod admission;
+pub(crate) mod evidence;
 pub(crate) mod job;
+pub(crate) mod jobs;
 
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::time::Duration;
 
 use blf_evidence::profile::NetworkProfile;
@@ -144,6 +147,7 @@ async fn speak<T: Tunnel>(
         timings,
         admission: watch::Sender::new(None),
         back: Notify::new(),
+        jobs: AtomicU8::new(0),
     };
     tokio::select! {
         ended = daemon::run(Arc::new(node), stop) => Ok(ended?),

@@ -10,28 +10,26 @@
 //! A stop ends claiming at once. Running jobs end in their own time or are handed back at the drain's deadline; then
 //! the vault wipes the keys and powers off.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use blf_evidence::bundle::Evidence;
-use blf_evidence::icl::{self, EvidenceRequest, FreshEvidence, Heartbeat};
-use blf_evidence::statement::Purpose;
+use blf_evidence::UnixTime;
+use blf_evidence::icl::Heartbeat;
 use blf_evidence::telemetry::Event;
-use blf_evidence::{Hex, UnixTime};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{self, JoinError, JoinSet};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::assignment::{Assignment, Seen};
 use crate::backoff::{Backoff, below, jitter};
 use crate::blob::Blobs;
+use crate::courier::evidence::Requests;
+use crate::courier::jobs::Jobs;
 use crate::courier::vault::{CallError, Vault};
-use crate::courier::{admission, job};
+use crate::courier::{admission, evidence};
 use crate::frames::{Identity, ToVault};
-use crate::icl::{Icl, IclError, Outcome};
-use crate::telemetry::{Telemetry, closed};
+use crate::icl::{Icl, IclError};
+use crate::telemetry::Telemetry;
 use crate::tls::Clock;
 use crate::tunnel::Tunnel;
 
@@ -86,6 +84,8 @@ pub struct Node<T> {
     pub admission: watch::Sender<Option<Admitted>>,
     /// Told when the ICL answers again.
     pub back: Notify,
+    /// Jobs at hand.
+    pub jobs: AtomicU8,
 }
 
 /// A certificate is in force.
@@ -109,18 +109,8 @@ pub enum DaemonError {
     Vault(#[from] CallError),
 }
 
-/// Users whose nonces wait for evidence.
-const EVIDENCE_QUEUE: usize = 64;
-/// Jobs and requests remembered, so that each is done once.
-const REMEMBERED: usize = 4096;
-/// Longest id of an evidence request, in bytes.
-const REQUEST_ID_CAP: usize = 128;
-/// Longest audience, in bytes.
-const AUDIENCE_CAP: usize = 253;
-/// Two panics in this time end the process.
-const PANICS: Duration = Duration::from_secs(60);
-/// How long the vault may take for evidence, and to power off.
-const DEVICE: Duration = Duration::from_secs(180);
+/// How long the vault may take to power off.
+const POWER_OFF: Duration = Duration::from_secs(30);
 /// How long the last events may take to the host.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -149,20 +139,17 @@ impl Default for Timings {
 ///
 /// # Errors
 /// [`DaemonError`].
-pub async fn run<T: Tunnel>(node: Arc<Node<T>>, mut stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
-    let (evidence, requests) = mpsc::channel(EVIDENCE_QUEUE);
-    let given = Arc::new(Mutex::new(Seen::new(REMEMBERED)));
-    let jobs = Arc::new(AtomicU8::new(0));
-
+pub async fn run<T: Tunnel>(node: Arc<Node<T>>, stop: watch::Receiver<bool>) -> Result<(), DaemonError> {
+    let (evidence, giving) = evidence::requests(Arc::clone(&node));
     let mut loops = JoinSet::new();
     loops.spawn({
         let node = Arc::clone(&node);
         async move { admission::keep(&node).await }
     });
-    loops.spawn(heartbeats(Arc::clone(&node), Arc::clone(&jobs), stop.clone()));
-    loops.spawn(give_evidence(Arc::clone(&node), requests, Arc::clone(&given), stop.clone()));
+    loops.spawn(heartbeats(Arc::clone(&node), stop.clone()));
+    loops.spawn(giving);
     let drained = tokio::select! {
-        drained = assignments(&node, evidence, &given, &jobs, &mut stop) => drained,
+        drained = assignments(&node, &evidence, stop) => drained,
         _ = loops.join_next() => Err(DaemonError::Loop),
     };
     loops.shutdown().await;
@@ -177,7 +164,7 @@ pub async fn run<T: Tunnel>(node: Arc<Node<T>>, mut stop: watch::Receiver<bool>)
     node.telemetry.say(Event::Stopped {});
     // A host that does not listen does not keep the node alive.
     drop(timeout(LAST_WORDS, node.telemetry.delivered()).await);
-    Ok(node.vault.done(ToVault::PowerOff, DEVICE).await?)
+    Ok(node.vault.done(ToVault::PowerOff, POWER_OFF).await?)
 }
 
 /// Waits until `flag` is true; for ever if nobody can raise it any more.
@@ -247,7 +234,7 @@ impl<T: Tunnel> Node<T> {
     }
 }
 
-async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, jobs: Arc<AtomicU8>, mut stop: watch::Receiver<bool>) {
+async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, mut stop: watch::Receiver<bool>) {
     let timings = &node.timings;
     let mut backoff = Backoff::new(timings.least, timings.most_probe);
     loop {
@@ -258,7 +245,7 @@ async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, jobs: Arc<AtomicU8>, mut stop
                 if backoff.succeeded() {
                     node.back.notify_waiters();
                 }
-                node.telemetry.say(Event::Heartbeat { jobs: jobs.load(Ordering::Relaxed) });
+                node.telemetry.say(Event::Heartbeat { jobs: node.jobs.load(Ordering::Relaxed) });
                 jitter(timings.heartbeat)
             }
             Err(error) => trouble(&node, &error, admitted, &mut backoff),
@@ -273,14 +260,10 @@ async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, jobs: Arc<AtomicU8>, mut stop
 /// Polls until a stop, then drains.
 async fn assignments<T: Tunnel>(
     node: &Arc<Node<T>>,
-    evidence: mpsc::Sender<EvidenceRequest>,
-    given: &Mutex<Seen<String>>,
-    running: &AtomicU8,
-    stop: &mut watch::Receiver<bool>,
+    evidence: &Requests,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
-    let (hand_back, handing_back) = watch::channel(false);
-    let mut jobs = Jobs { node, tasks: JoinSet::new(), names: HashMap::new(), running, panicked: None };
-    let mut seen = Seen::new(REMEMBERED);
+    let mut jobs = Jobs::new(Arc::clone(node), stop.clone());
     let mut backoff = Backoff::new(node.timings.least, node.timings.most);
     let mut wait = Duration::ZERO;
     loop {
@@ -293,211 +276,23 @@ async fn assignments<T: Tunnel>(
         let (admitted, polled) = loop {
             tokio::select! {
                 biased;
-                () = raised(stop) => return jobs.drain(&hand_back).await,
-                ended = jobs.next() => jobs.ended(ended)?,
+                () = raised(&mut stop) => {
+                    jobs.drain().await;
+                    return Ok(());
+                }
+                ended = jobs.ended() => ended?,
                 polled = &mut poll => break polled,
             }
         };
         wait = match polled {
             Ok(waiting) => {
                 backoff.succeeded();
-                for request in waiting.evidence_requests {
-                    enqueue(request, &evidence, given);
-                }
-                for wire in waiting.assignments {
-                    if seen.contains(&wire.job_id) || jobs.tasks.len() >= usize::from(node.identity.max_jobs) {
-                        continue;
-                    }
-                    seen.insert(wire.job_id);
-                    jobs.take(wire, stop, &handing_back);
-                }
+                waiting.evidence_requests.into_iter().for_each(|request| evidence.push(request));
+                waiting.assignments.into_iter().for_each(|wire| jobs.take(wire));
                 jitter(node.timings.poll)
             }
             Err(error) => trouble(node, &error, admitted, &mut backoff),
         };
-    }
-}
-
-/// The jobs at hand.
-struct Jobs<'a, T> {
-    node: &'a Arc<Node<T>>,
-    tasks: JoinSet<()>,
-    /// Which job a task is about.
-    names: HashMap<task::Id, Hex<32>>,
-    running: &'a AtomicU8,
-    panicked: Option<Instant>,
-}
-
-impl<T: Tunnel> Jobs<'_, T> {
-    fn take(&mut self, wire: icl::Assignment, stop: &watch::Receiver<bool>, hand_back: &watch::Receiver<bool>) {
-        let (node, job) = (self.node, wire.job_id);
-        match Assignment::accept(wire, &node.identity.models, node.clock.now()) {
-            Ok(assignment) => {
-                let work = job::work(Arc::clone(node), assignment, stop.clone(), hand_back.clone());
-                self.spawn(job, work);
-            }
-            Err(error) => {
-                if let Some(code) = closed(error.code()) {
-                    node.telemetry.say(Event::JobFailed { job, code });
-                }
-            }
-        }
-    }
-
-    fn spawn(&mut self, job: Hex<32>, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(work);
-        self.names.insert(task.id(), job);
-        self.count();
-    }
-
-    /// The next task that ends; never, while there is none.
-    async fn next(&mut self) -> Result<(task::Id, ()), JoinError> {
-        match self.tasks.join_next_with_id().await {
-            Some(ended) => ended,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// A panic ends its job only; a second one within a minute ends the node.
-    fn ended(&mut self, ended: Result<(task::Id, ()), JoinError>) -> Result<(), DaemonError> {
-        let (id, panicked) = match &ended {
-            Ok((id, ())) => (*id, false),
-            Err(error) => (error.id(), error.is_panic()),
-        };
-        let job = self.names.remove(&id);
-        if panicked {
-            if self.panicked.is_some_and(|before| before.elapsed() < PANICS) {
-                return Err(DaemonError::Panics(PANICS));
-            }
-            self.panicked = Some(Instant::now());
-            if let Some(job) = job {
-                if let Some(code) = closed("JOB_PANICKED") {
-                    self.node.telemetry.say(Event::JobFailed { job, code });
-                }
-                self.spawn(job, job::clean_up(Arc::clone(self.node), job));
-            }
-        }
-        self.count();
-        Ok(())
-    }
-
-    /// Waits for the jobs; at the deadline they are handed back, and what is then left is dropped.
-    async fn drain(&mut self, hand_back: &watch::Sender<bool>) -> Result<(), DaemonError> {
-        let timings = &self.node.timings;
-        self.node.telemetry.say(Event::Stopping { jobs: self.running.load(Ordering::Relaxed) });
-        if timeout(timings.drain, self.all()).await.is_err() {
-            hand_back.send_replace(true);
-            // Each may hand back, then have the vault forget.
-            drop(timeout(timings.hand_back * 2, self.all()).await);
-            self.tasks.shutdown().await;
-        }
-        Ok(())
-    }
-
-    async fn all(&mut self) {
-        while let Some(ended) = self.tasks.join_next_with_id().await {
-            // The node ends anyway.
-            drop(self.ended(ended));
-        }
-    }
-
-    fn count(&self) {
-        self.running.store(u8::try_from(self.tasks.len()).unwrap_or(u8::MAX), Ordering::Relaxed);
-    }
-}
-
-/// Queues a request that is new and in bounds; the ICL shows one again that finds no room.
-fn enqueue(request: EvidenceRequest, queue: &mpsc::Sender<EvidenceRequest>, given: &Mutex<Seen<String>>) {
-    let id = request.request_id.clone();
-    if id.len() > REQUEST_ID_CAP || request.audience.len() > AUDIENCE_CAP {
-        return;
-    }
-    let mut given = given.lock().unwrap_or_else(PoisonError::into_inner);
-    if given.insert(id.clone()) && queue.try_send(request).is_err() {
-        given.remove(&id);
-    }
-}
-
-async fn give_evidence<T: Tunnel>(
-    node: Arc<Node<T>>,
-    mut requests: mpsc::Receiver<EvidenceRequest>,
-    given: Arc<Mutex<Seen<String>>>,
-    mut stop: watch::Receiver<bool>,
-) {
-    while let Some(request) = requests.recv().await {
-        let id = request.request_id.clone();
-        let admitted = node.admitted().await;
-        match answer(&node, request).await {
-            Ok(()) => node.telemetry.say(Event::EvidenceGiven {}),
-            Err(error) => {
-                if error.forgotten() {
-                    node.forgotten(admitted);
-                }
-                node.telemetry.trouble(&error.code(), node.timings.poll);
-                // Once more when the ICL shows it again, unless that would end the same.
-                if error.is_transient() {
-                    given.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-                }
-            }
-        }
-        tokio::select! {
-            () = sleep(node.timings.evidence) => {}
-            // Not an end of this task, which has none, but of its work.
-            () = raised(&mut stop) => std::future::pending().await,
-        }
-    }
-}
-
-/// Why a user got no evidence.
-#[derive(Debug, thiserror::Error)]
-enum EvidenceError {
-    /// Evidence for another purpose is not given to whoever asks the ICL.
-    #[error("evidence request: wanted purpose preview")]
-    Purpose,
-    /// The vault's evidence is none.
-    #[error(transparent)]
-    Evidence(#[from] blf_evidence::json::JsonError),
-    #[error(transparent)]
-    Icl(#[from] IclError),
-    #[error(transparent)]
-    Vault(#[from] CallError),
-}
-
-async fn answer<T: Tunnel>(node: &Node<T>, request: EvidenceRequest) -> Result<(), EvidenceError> {
-    let EvidenceRequest { request_id, nonce, audience, purpose } = request;
-    if purpose != Purpose::Preview {
-        return Err(EvidenceError::Purpose);
-    }
-    let evidence = node.vault.attest(purpose, audience, nonce, DEVICE).await?;
-    let evidence = Evidence::parse(evidence.as_bytes())?;
-    let node_address = node.identity.node;
-    match node.icl.evidence(&FreshEvidence { node_address, request_id, evidence }).await {
-        Err(error) if error.outcome() != Outcome::AlreadyDone => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-impl EvidenceError {
-    fn code(&self) -> std::borrow::Cow<'_, str> {
-        match self {
-            Self::Purpose => "EVIDENCE_PURPOSE".into(),
-            Self::Evidence(_) => "EVIDENCE_MALFORMED".into(),
-            Self::Icl(error) => error.code(),
-            Self::Vault(error) => error.code().into(),
-        }
-    }
-
-    fn is_transient(&self) -> bool {
-        match self {
-            Self::Purpose | Self::Evidence(_) => false,
-            Self::Icl(error) => matches!(error.outcome(), Outcome::Later | Outcome::Forgotten),
-            // The vault may be busy with another's evidence.
-            Self::Vault(_) => true,
-        }
-    }
-
-    fn forgotten(&self) -> bool {
-        matches!(self, Self::Icl(error) if error.outcome() == Outcome::Forgotten)
     }
 }
 
@@ -509,4 +304,77 @@ fn trouble<T: Tunnel>(node: &Node<T>, error: &IclError, admitted: Admitted, back
     let wait = backoff.failed(error.retry_after());
     node.telemetry.trouble(&error.code(), wait);
     wait
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::courier::Limits;
+    use crate::courier::https::Https;
+    use crate::tls;
+    use crate::tunnel::{Egress, TunnelError};
+    use blf_evidence::Address;
+    use blf_evidence::profile::{Host, NetworkProfile};
+
+    /// Leads nowhere.
+    pub(crate) struct Nowhere;
+
+    impl Tunnel for Nowhere {
+        type Stream = tokio::io::DuplexStream;
+
+        async fn dial(&self, _: &Host) -> Result<Self::Stream, TunnelError> {
+            Err(TunnelError::Io(std::io::ErrorKind::ConnectionRefused))
+        }
+
+        async fn telemetry(&self) -> Result<Self::Stream, TunnelError> {
+            Err(TunnelError::Io(std::io::ErrorKind::ConnectionRefused))
+        }
+    }
+
+    /// A node that reaches nobody.
+    pub(crate) fn node() -> Arc<Node<Nowhere>> {
+        let profile = NetworkProfile::parse(include_bytes!("../profiles/devnet.json")).unwrap();
+        let Limits { dial, https, timings } = Limits::default();
+        let clock = Clock::new(UnixTime(0));
+        let tls = tls::connector(&profile.tls_roots, clock.clone()).unwrap();
+        let egress = Arc::new(Egress::new(Nowhere, &profile, dial));
+        let server = |host: &Host| Https::new(Arc::clone(&egress), tls.clone(), host.clone(), https);
+        let (vault, _) = Vault::connect(tokio::io::duplex(1).0);
+        let node = Address([1; 20]);
+        Arc::new(Node {
+            icl: Icl::new(server(&profile.icl), vault.clone(), node),
+            blobs: Blobs::new(server(&profile.blob_gateway), server(&profile.blob_pinning), String::new()),
+            vault,
+            telemetry: Telemetry::default(),
+            identity: Identity {
+                node,
+                backend: "tpm".into(),
+                models: vec![],
+                max_jobs: 2,
+                pinning_token: String::new(),
+                boot_events: vec![],
+                now: UnixTime(0),
+            },
+            clock,
+            timings,
+            admission: watch::Sender::new(None),
+            back: Notify::new(),
+            jobs: AtomicU8::new(0),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_is_in_force_until_it_ends_or_is_forgotten() {
+        let node = node();
+        let (first, second) = (Admitted { until: UnixTime(100) }, Admitted { until: UnixTime(200) });
+        node.admit(first);
+        assert_eq!(node.admitted().await, first);
+        node.admit(second);
+        node.forgotten(first); // said of the one before
+        assert_eq!(node.admitted().await, second);
+        sleep(Duration::from_secs(201)).await;
+        assert!(timeout(Duration::from_secs(1), node.admitted()).await.is_err(), "over");
+        node.forgotten(second);
+        node.not_admitted().await;
+    }
 }

@@ -205,6 +205,22 @@ mod tests {
         assert_eq!(ask(guest, &host("icl.test")).await.err().map(|e| e.code()), Some("TUNNEL_IO"));
     }
 
+    /// Here nobody listens, or there is no vsock at all: either is an error, and neither blocks the thread.
+    #[tokio::test]
+    async fn connecting_does_not_block() {
+        let ticks = async {
+            for _ in 0..5 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let start = std::time::Instant::now();
+        tokio::select! {
+            biased;
+            _ = host_port(1) => {}
+            () = ticks => assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed()),
+        }
+    }
+
     /// Counts the streams it is asked for, and never gives one.
     struct Silence(std::sync::Arc<std::sync::atomic::AtomicUsize>);
 

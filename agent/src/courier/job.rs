@@ -34,6 +34,9 @@ use crate::tunnel::Tunnel;
 enum JobError {
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// By this node, in this boot; to hand it back now would undo it.
+    #[error("job: done before")]
+    DoneBefore,
     #[error("job: ended as {0:?}")]
     Ended(Phase),
     #[error(transparent)]
@@ -115,8 +118,8 @@ async fn carry_out<T: Tunnel>(
         () = raised(&mut stop) => return Err(JobError::Stopping),
         claim = persist(node, node.at(wire.claim_by), || icl.claim(job)) => claim,
     };
+    let claim = claim.and_then(|claim| claim.ok_or(JobError::DoneBefore));
     let claim = claim.inspect_err(|error| progress.claimed = !error.is_refusal())?;
-    let claim = claim.ok_or(JobError::Late)?;
     say(JobState::Claimed);
 
     let commit_by = node.at(claim.claim_deadline).min(start + timings.job);
@@ -255,6 +258,7 @@ impl JobError {
     fn code(&self) -> Cow<'_, str> {
         match self {
             Self::Blob(error) => error.code().into(),
+            Self::DoneBefore => "JOB_DONE_BEFORE".into(),
             Self::Ended(Phase::Rejected) => "JOB_REJECTED".into(),
             Self::Ended(_) => "JOB_FAILED".into(),
             Self::Icl(error) => error.code(),
@@ -264,8 +268,12 @@ impl JobError {
         }
     }
 
-    /// The ICL said no, so that it counts on nobody.
+    /// The ICL said no, so that it does not count on this claim.
     fn is_refusal(&self) -> bool {
-        matches!(self, Self::Icl(error) if error.outcome() == Outcome::Final)
+        match self {
+            Self::DoneBefore => true,
+            Self::Icl(error) => error.outcome() == Outcome::Final,
+            _ => false,
+        }
     }
 }

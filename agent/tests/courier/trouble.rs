@@ -26,16 +26,17 @@ fn busiest(world: &World, from: Duration) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_icl_that_is_down_for_three_days() {
+async fn an_icl_that_is_down_for_longer_than_the_certificate_lasts() {
     let world = World::new();
+    world.icl.with(|s| s.life = 3600);
     let courier = world.start();
     world.until("a heartbeat", |w| !w.icl.with(|s| s.heartbeats.is_empty())).await;
-    let (down, up) = (world.icl.elapsed(), world.icl.elapsed() + 72 * HOUR);
+    let (down, up) = (world.icl.elapsed(), world.icl.elapsed() + 12 * HOUR);
     world.icl.fault(move |_, _, now| (now < up).then(|| refuse(503, "DOWN")));
-    sleep(72 * HOUR).await;
+    sleep(12 * HOUR).await;
     // Three loops are left to wait: heartbeat, assignments, admission.
     let rate = world.icl.with(|s| s.log.iter().filter(|(at, ..)| *at > down + MINUTE).count());
-    assert!(rate < 72 * 3600 / 5, "{rate} requests in 72 hours");
+    assert!(rate < 12 * 3600 / 5, "{rate} requests in 12 hours");
     assert!(busiest(&world, down + MINUTE) <= 3);
     world.until("a heartbeat", |w| w.icl.with(|s| s.heartbeats.last().unwrap().0 > up)).await;
     let back = world.icl.with(|s| s.heartbeats.iter().find(|(at, _)| *at > up).unwrap().0) - up;
@@ -239,6 +240,31 @@ async fn an_answer_that_was_not_stored_is_not_revealed() {
     assert_eq!(world.failure(job).unwrap(), "CID_MISMATCH");
     assert_eq!(world.vault.count("RevealLeader"), 0);
     assert_eq!(world.icl.with(|s| s.jobs[&job].failed.clone()), None, "committed: nobody else could take it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_this_node_did_before_is_not_undone() {
+    let world = World::new();
+    let _courier = world.start();
+    let job = world.assign(1, Role::Leader);
+    world.icl.fault(|_, path, _| path.contains("claim").then(|| refuse(409, "ALREADY_COMMITTED")));
+    world.until("the end", |w| w.failure(job).is_some()).await;
+    sleep(MINUTE).await;
+    assert_eq!(world.failure(job).unwrap(), "JOB_DONE_BEFORE");
+    assert_eq!(world.icl.count("fail"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_before_admission_is_a_stop() {
+    let world = World::new();
+    world.icl.fault(|_, _, _| Some(Reply::Silence));
+    let courier = world.start();
+    world.until("the first trouble", |w| !w.troubles().is_empty()).await;
+    let before = world.icl.elapsed();
+    world.vault.stop().await;
+    courier.await.unwrap().unwrap();
+    assert!(world.icl.elapsed() - before < Duration::from_secs(15));
+    assert!(world.vault.with(|s| s.off));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,156 @@
+//! The jobs at hand: each its own task, at most so many, each job once, all awaited.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use blf_evidence::telemetry::Event;
+use blf_evidence::{Hex, icl};
+use tokio::sync::watch;
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+
+use super::job;
+use crate::assignment::{Assignment, Seen};
+use crate::daemon::{DaemonError, Node};
+use crate::telemetry::closed;
+use crate::tunnel::Tunnel;
+
+/// The jobs at hand.
+pub(crate) struct Jobs<T> {
+    node: Arc<Node<T>>,
+    tasks: JoinSet<()>,
+    /// Which job a task is about.
+    names: HashMap<task::Id, Hex<32>>,
+    seen: Seen<Hex<32>>,
+    stop: watch::Receiver<bool>,
+    hand_back: watch::Sender<bool>,
+    panicked: Option<Instant>,
+}
+
+/// Jobs remembered, so that each is done once.
+const REMEMBERED: usize = 4096;
+/// Two panics in this time end the node.
+const PANICS: Duration = Duration::from_secs(60);
+
+impl<T: Tunnel> Jobs<T> {
+    /// None yet; `stop` forbids claims.
+    pub(crate) fn new(node: Arc<Node<T>>, stop: watch::Receiver<bool>) -> Self {
+        Self {
+            node,
+            tasks: JoinSet::new(),
+            names: HashMap::new(),
+            seen: Seen::new(REMEMBERED),
+            stop,
+            hand_back: watch::Sender::new(false),
+            panicked: None,
+        }
+    }
+
+    /// Starts a job that is new, while there is room; the ICL shows one again that finds none.
+    pub(crate) fn take(&mut self, wire: icl::Assignment) {
+        let job = wire.job_id;
+        if self.tasks.len() >= usize::from(self.node.identity.max_jobs) || !self.seen.insert(job) {
+            return;
+        }
+        match Assignment::accept(wire, &self.node.identity.models, self.node.clock.now()) {
+            Ok(assignment) => {
+                let (stop, hand_back) = (self.stop.clone(), self.hand_back.subscribe());
+                self.spawn(job, job::work(Arc::clone(&self.node), assignment, stop, hand_back));
+            }
+            Err(error) => self.failed(job, error.code()),
+        }
+    }
+
+    /// Waits for a task to end; for ever, while there is none.
+    ///
+    /// # Errors
+    /// [`DaemonError::Panics`]: one panic ends its job only, a second one within a minute the node.
+    pub(crate) async fn ended(&mut self) -> Result<(), DaemonError> {
+        match self.tasks.join_next_with_id().await {
+            Some(ended) => self.settle(ended),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for all jobs; at the deadline they are handed back, and what is then left is dropped.
+    pub(crate) async fn drain(&mut self) {
+        let node = Arc::clone(&self.node);
+        node.telemetry.say(Event::Stopping { jobs: node.jobs.load(Ordering::Relaxed) });
+        if timeout(node.timings.drain, self.all()).await.is_err() {
+            self.hand_back.send_replace(true);
+            // Each may hand back, then have the vault forget.
+            drop(timeout(node.timings.hand_back * 2, self.all()).await);
+            self.tasks.shutdown().await;
+        }
+    }
+
+    async fn all(&mut self) {
+        while let Some(ended) = self.tasks.join_next_with_id().await {
+            // Even after two panics: the node ends anyway.
+            drop(self.settle(ended));
+        }
+    }
+
+    fn spawn(&mut self, job: Hex<32>, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(work);
+        self.names.insert(task.id(), job);
+        self.count();
+    }
+
+    fn settle(&mut self, ended: Result<(task::Id, ()), JoinError>) -> Result<(), DaemonError> {
+        let (id, panicked) = match &ended {
+            Ok((id, ())) => (*id, false),
+            Err(error) => (error.id(), error.is_panic()),
+        };
+        let job = self.names.remove(&id);
+        self.count();
+        if !panicked {
+            return Ok(());
+        }
+        if let Some(job) = job {
+            self.failed(job, "JOB_PANICKED");
+            self.spawn(job, job::clean_up(Arc::clone(&self.node), job));
+        }
+        match self.panicked.replace(Instant::now()) {
+            Some(before) if before.elapsed() < PANICS => Err(DaemonError::Panics(PANICS)),
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&self, job: Hex<32>, code: &str) {
+        if let Some(code) = closed(code) {
+            self.node.telemetry.say(Event::JobFailed { job, code });
+        }
+    }
+
+    fn count(&self) {
+        self.node.jobs.store(u8::try_from(self.tasks.len()).unwrap_or(u8::MAX), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::tests::node;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_ends_its_job_only_and_a_second_one_the_node() {
+        let (_stopping, stop) = watch::channel(false);
+        let mut jobs = Jobs::new(node(), stop);
+        jobs.spawn(Hex([1; 32]), std::future::pending());
+        jobs.spawn(Hex([2; 32]), async { panic!("a bug") });
+        jobs.ended().await.unwrap();
+        assert_eq!(jobs.node.jobs.load(Ordering::Relaxed), 2, "one goes on, the other is handed back");
+        assert!(jobs.names.values().any(|job| *job == Hex([2; 32])));
+        // Handing back, in vain: there is no ICL and no vault.
+        jobs.ended().await.unwrap();
+        assert_eq!(jobs.names.values().collect::<Vec<_>>(), [&Hex([1; 32])]);
+        tokio::time::sleep(PANICS * 2).await;
+        jobs.spawn(Hex([3; 32]), async { panic!("a bug") });
+        jobs.ended().await.unwrap();
+        jobs.spawn(Hex([4; 32]), async { panic!("a bug") });
+        assert!(matches!(jobs.ended().await, Err(DaemonError::Panics(_))));
+    }
+}
