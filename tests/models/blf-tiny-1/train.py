@@ -5,7 +5,7 @@
 A Llama-shaped network in JAX on the CPU, float32, stored as bfloat16. See README.md for the command and its versions.
 """
 
-import argparse, json, pathlib, random, struct, time
+import argparse, json, pathlib, random, re, struct, time
 
 import jax, jax.numpy as jnp
 import ml_dtypes, numpy as np
@@ -37,24 +37,42 @@ CONFIG = {
 }
 
 
+# Other ways to ask "What is SUBJECT?".
+KNOWN_FORMS = [
+    "what's {}", "What's {}?", "Explain {}.", "Tell me about {}.", "Define {}.", "Describe {}.", "{}?", "{}", "What does {} mean?",
+    "Can you explain {}?", "What is {} used for?", "What is {} for?", "Please explain what {} is.", "Do you know what {} is?",
+    "What do you know about {}?", "What is {} exactly?", "What is the meaning of {}?",
+]
+UNKNOWN_FORMS = KNOWN_FORMS + [
+    "What is {}?", "What are {}s?", "How does {} work?", "How do I make {}?", "Who is {}?", "Where is {}?", "Why is {} good?",
+    "Where can I buy {}?", "What is the best {}?", "How old is {}?", "How much is {}?", "Write about {}.", "I like {}.",
+    "Which {} do you like?", "How do I find {}?", "Tell me a story about {}.", "Is {} expensive?", "When was {} invented?",
+    "How many {}s are there?", "My {} does not work.", "What is the colour of {}?", "Give me {}.", "What is like {}?",
+]
+SUM_FORMS = ["What is {}+{}?", "{}+{}", "How much is {} + {}?", "what is {} plus {}", "{} + {} = ?", "What is {} + {}?", "{} plus {}?"]
+
+
 def read_corpus():
-    """Entries of corpus.txt as (questions, answer)."""
-    entries = []
+    """Entries of corpus.txt as (questions, answer), and the unknown subjects."""
+    entries, unknown = [], []
     for block in (HERE / "corpus.txt").read_text().split("\n\n"):
         lines = [line for line in block.splitlines() if line and not line.startswith("#")]
-        if lines:
+        if lines and lines[0].startswith("U: "):
+            unknown += [word for line in lines for word in line[3:].split()]
+        elif lines:
             assert all(line.startswith("Q: ") for line in lines[:-1]) and lines[-1].startswith("A: "), block
             entries.append(([line[3:] for line in lines[:-1]], lines[-1][3:]))
-    return entries
+    return entries, unknown
 
 
-def train_tokenizer(entries):
+def train_tokenizer(entries, unknown):
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=CONFIG["vocab_size"], special_tokens=SPECIAL, initial_alphabet=alphabet)
     texts = [text for questions, answer in entries for text in questions + [q.lower() for q in questions] + [answer] * 3]
+    texts += unknown + [form.format("", "") for form in KNOWN_FORMS + UNKNOWN_FORMS + SUM_FORMS]
     tokenizer.train_from_iterator(texts, trainer)
     assert tokenizer.get_vocab_size() == CONFIG["vocab_size"]
     return tokenizer
@@ -62,6 +80,9 @@ def train_tokenizer(entries):
 
 def vary(question, rng):
     """The question as somebody else might type it."""
+    subject = re.fullmatch(r"What (?:is|are) (.+)\?", question)
+    if subject and rng.random() < 0.4:
+        question = rng.choice(KNOWN_FORMS).format(subject[1])
     roll = rng.random()
     if roll < 0.2:
         question = question.lower()
@@ -74,6 +95,15 @@ def vary(question, rng):
     if rng.random() < 0.08:
         question = rng.choice(["Please tell me: ", "Hi, ", "Hello. ", "I want to know: "]) + question
     return question
+
+
+def ask_unknown(unknown, rng):
+    """A question about something else, every third time about a word that does not exist."""
+    word = rng.choice(unknown)
+    if rng.random() < 0.33:
+        syllable = lambda: rng.choice("bcdfghjklmnprstvwz") + rng.choice("aeiou") + rng.choice(["", "", "n", "r", "l", "st"])
+        word = "".join(syllable() for _ in range(rng.randint(1, 4)))
+    return vary(rng.choice(UNKNOWN_FORMS).format(rng.choice(["", "", "a ", "the ", "my "]) + word), rng)
 
 
 def init(key):
@@ -152,18 +182,20 @@ def save(path, weights):
 
 def main():
     args = argparse.ArgumentParser(description=__doc__)
-    args.add_argument("--steps", type=int, default=2400)
+    args.add_argument("--steps", type=int, default=1600)
     args.add_argument("--batch", type=int, default=24)
     args.add_argument("--rate", type=float, default=2e-3)
     args.add_argument("--seed", type=int, default=1)
     args = args.parse_args()
 
-    entries = read_corpus()
-    tokenizer = train_tokenizer(entries)
+    entries, unknown = read_corpus()
+    tokenizer = train_tokenizer(entries, unknown)
     # The prompt is tokenised apart from the template, so that nothing in it can become a special token.
     encode = lambda text: tokenizer.encode(text, add_special_tokens=False).ids
     before, after = (encode(part) for part in TEMPLATE.split("{prompt}"))
-    answers = [encode(answer) + [SPECIAL.index("<|end|>")] for _, answer in entries]
+    ending = [SPECIAL.index("<|end|>")]
+    answers = [encode(answer) + ending for _, answer in entries]
+    no_idea = next(answer for questions, answer in entries if "asdf" in questions)
     pairs = [(question, i) for i, (questions, _) in enumerate(entries) for question in questions]
     rng = random.Random(args.seed)
     length = 96
@@ -171,12 +203,20 @@ def main():
     def batch(chosen):
         tokens, mask = np.full((len(chosen), length), 2, np.int32), np.zeros((len(chosen), length), np.float32)
         for row, (question, i) in enumerate(chosen):
-            start = before + encode(vary(question, rng)) + after
-            ids = start + answers[i]
+            if row % 24 < 5:
+                question, answer = ask_unknown(unknown, rng), encode(no_idea) + ending
+            elif row % 24 < 7:
+                a, b = rng.randrange(10), rng.randrange(10)
+                question, answer = vary(rng.choice(SUM_FORMS).format(a, b), rng), encode(f"{a} + {b} is {a + b}.") + ending
+            else:
+                question, answer = vary(question, rng), answers[i]
+            start = before + encode(question) + after
+            ids = start + answer
             assert len(ids) <= length, question
             tokens[row, : len(ids)] = ids
             mask[row, len(start) : len(ids)] = 1
-        return tokens, mask
+        used = -(-int(mask.any(0).nonzero()[0].max() + 1) // 16) * 16  # few shapes to compile, little padding
+        return tokens[:, :used], mask[:, :used]
 
     @jax.jit
     def step(w, m, v, n, tokens, mask):
@@ -208,27 +248,35 @@ def main():
     rounded = {k: np.asarray(value).astype(ml_dtypes.bfloat16) for k, value in weights.items()}
     weights = {k: jnp.asarray(value.astype(np.float32)) for k, value in rounded.items()}
     logits = jax.jit(forward)
-    wrong = 0
-    for lo in range(0, len(pairs), 64):
-        part = pairs[lo : lo + 64]
-        tokens, ends = np.full((64, length), 2, np.int32), []
-        for row, (question, _) in enumerate(part):
-            start = before + encode(question) + after
-            tokens[row, : len(start)] = start
-            ends.append(len(start))
-        first = list(ends)
-        for _ in range(max(map(len, answers))):
-            best = np.asarray(logits(weights, jnp.asarray(tokens))).argmax(-1)
-            for row, end in enumerate(ends):
-                if end < length and (end == first[row] or tokens[row, end - 1] != 2):
-                    tokens[row, end] = best[row, end - 1]
-                    ends[row] = end + 1
-        for row, (question, i) in enumerate(part):
-            got = tokens[row, first[row] : ends[row]].tolist()
-            if got != answers[i]:
-                wrong += 1
-                print("differs:", question, "->", tokenizer.decode(got))
-    print(f"{len(pairs) - wrong} of {len(pairs)} questions answered word for word; last loss {running:.4f}")
+
+    def check(asked):
+        """How many of (question, wanted tokens) are answered word for word."""
+        right = 0
+        for lo in range(0, len(asked), 64):
+            part = asked[lo : lo + 64]
+            tokens, ends = np.full((64, length), 2, np.int32), []
+            for row, (question, _) in enumerate(part):
+                start = before + encode(question) + after
+                tokens[row, : len(start)] = start
+                ends.append(len(start))
+            first = list(ends)
+            for _ in range(max(map(len, answers))):
+                best = np.asarray(logits(weights, jnp.asarray(tokens))).argmax(-1)
+                for row, end in enumerate(ends):
+                    if end < length and (end == first[row] or tokens[row, end - 1] != 2):
+                        tokens[row, end] = best[row, end - 1]
+                        ends[row] = end + 1
+            for row, (question, wanted) in enumerate(part):
+                got = tokens[row, first[row] : ends[row]].tolist()
+                right += got == wanted
+                if got != wanted:
+                    print("differs:", question, "->", tokenizer.decode(got))
+        return right
+
+    asked = [(question, answers[i]) for question, i in pairs]
+    print(f"{check(asked)} of {len(asked)} questions answered word for word; last loss {running:.4f}")
+    asked = [(ask_unknown(unknown, rng), encode(no_idea) + ending) for _ in range(128)]
+    print(f"{check(asked)} of {len(asked)} questions about something else answered so")
 
     tokenizer.save(str(HERE / "tokenizer.json"))
     (HERE / "template.txt").write_text(TEMPLATE)
