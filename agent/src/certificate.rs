@@ -230,7 +230,8 @@ pub(crate) mod tests {
     #[test]
     fn every_member_is_checked() {
         let keys = keys();
-        let cases: [(&str, fn(&mut Certificate)); 14] = [
+        type Change = fn(&mut Certificate);
+        let cases: [(&str, Change); 14] = [
             ("CERTIFICATE_BINDING", |c| c.binding_sha256 = Hex([2; 32])),
             ("CERTIFICATE_KEYS", |c| c.keys.cofhe_sealing = Hex([0; 32])),
             ("CERTIFICATE_KEYS", |c| c.keys.hpke = Hex([0; 32])),

@@ -20,6 +20,7 @@ use blf_bridge::Secret;
 use blf_evidence::pack::{HEADER_MAX, Header};
 use blf_evidence::telemetry::Code;
 use blf_inference::{Files, GenerateError, Model};
+use rustix::process::{Pid, Signal};
 use zeroize::Zeroize as _;
 
 use crate::channel;
@@ -57,19 +58,31 @@ pub enum EngineError {
 /// The engine's process, as the vault sees it.
 #[derive(Default)]
 pub struct EngineProcess {
-    stream: Mutex<Option<UnixStream>>,
+    slot: Mutex<Option<(UnixStream, Option<Pid>)>>,
 }
 
 impl EngineProcess {
-    /// Waits until the process at the other end has loaded its model, then gives it the prompts to come.
+    /// Waits until the engine at the other end has loaded its model, then gives it the prompts to come.
     ///
     /// # Errors
     /// [`EngineError`].
-    pub fn attach(&self, mut stream: UnixStream, deadline: Duration) -> Result<(), EngineError> {
+    pub fn attach(&self, stream: UnixStream, deadline: Duration) -> Result<(), EngineError> {
+        self.attach_to(stream, None, deadline)
+    }
+
+    /// The same for an engine in `process`, which is killed when it fails to answer in time.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn attach_process(&self, stream: UnixStream, process: Pid, deadline: Duration) -> Result<(), EngineError> {
+        self.attach_to(stream, Some(process), deadline)
+    }
+
+    fn attach_to(&self, mut stream: UnixStream, process: Option<Pid>, deadline: Duration) -> Result<(), EngineError> {
         stream.set_read_timeout(Some(deadline)).map_err(|_| EngineError::Gone)?;
         match receive(&mut stream)? {
             FromEngine::Ready => {
-                *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+                *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((stream, process));
                 Ok(())
             }
             FromEngine::Failed { code } => Err(failed(&code)),
@@ -84,13 +97,17 @@ impl EngineProcess {
 impl Engine for EngineProcess {
     fn answer(&self, prompt: &Secret, max_new_tokens: u32, deadline: Duration) -> Result<Secret, EngineError> {
         let asked = Instant::now();
-        let mut slot = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.checked_sub(asked.elapsed()).filter(|d| !d.is_zero()).ok_or(EngineError::Queue)?;
-        let mut stream = slot.take().ok_or(EngineError::Gone)?;
-        // A stream that failed is not put back: what it says next would belong to another prompt. Its end ends the process.
+        let (mut stream, process) = slot.take().ok_or(EngineError::Gone)?;
         let answer = exchange(&mut stream, prompt, max_new_tokens, left);
-        if !matches!(answer, Err(EngineError::Gone)) {
-            *slot = Some(stream);
+        if matches!(answer, Err(EngineError::Gone)) {
+            // The stream is not put back: what it says next would belong to another prompt.
+            if let Some(process) = process {
+                let _ = rustix::process::kill_process(process, Signal::KILL);
+            }
+        } else {
+            *slot = Some((stream, process));
         }
         answer
     }
@@ -163,10 +180,11 @@ pub fn serve(mut stream: UnixStream, pack: &File, threads: NonZeroUsize) -> io::
 }
 
 fn load(pack: &File, threads: NonZeroUsize) -> Result<Model, &'static str> {
-    let read = |_| "MODEL_READ";
-    let size = usize::try_from(pack.metadata().map_err(read)?.len()).map_err(|_| "MODEL_READ")?;
+    // Not `File::metadata`, which asks by statx: the sandbox leaves only what cannot name a file.
+    let size = rustix::fs::fstat(pack).map_err(|_| "MODEL_READ")?.st_size;
+    let size = usize::try_from(size).map_err(|_| "MODEL_READ")?;
     let mut bytes = vec![0; size];
-    pack.read_exact_at(&mut bytes, 0).map_err(read)?;
+    pack.read_exact_at(&mut bytes, 0).map_err(|_| "MODEL_READ")?;
     let header = Header::parse(&bytes[..size.min(HEADER_MAX)]).map_err(|_| "MODEL_HEADER")?;
     let files = Files::of(&header, &bytes).map_err(|_| "MODEL_HEADER")?;
     Model::load(&header.manifest, files, threads).map_err(|_| "MODEL_LOAD")

@@ -91,6 +91,9 @@ struct World {
     next_job: AtomicU64,
 }
 
+/// CID and bytes of a leader's sealed answer.
+type Sealed = Option<(String, Vec<u8>)>;
+
 /// A job as a user submits it.
 struct Job {
     key: Key,
@@ -215,7 +218,7 @@ impl World {
         Job { key, context, text, share, blob }
     }
 
-    fn run(&self, job: &Job, role: Role) -> Result<(Hex<32>, Option<(String, Vec<u8>)>), String> {
+    fn run(&self, job: &Job, role: Role) -> Result<(Hex<32>, Sealed), String> {
         let (context, share, blob) = (job.text.clone(), job.share.clone(), job.blob.clone());
         match self.ask(ToVault::Run { context, role, share, blob })? {
             FromVault::Committed { commit, sealed_answer } => Ok((commit, sealed_answer)),
@@ -322,7 +325,8 @@ fn jobs_for_others_are_refused() {
 #[test]
 fn a_prompt_in_another_context_is_refused() {
     let world = World::certified();
-    let changes: [(&str, fn(&mut JobContext)); 5] = [
+    type Change = fn(&mut JobContext);
+    let changes: [(&str, Change); 5] = [
         ("job", |c| c.job_id = Hex([0xee; 32])),
         ("user", |c| c.user = Address([8; 20])),
         ("reply key", |c| c.reply_hpke = HpkeKey::generate().unwrap().public()),

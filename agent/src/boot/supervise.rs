@@ -153,7 +153,7 @@ impl Guest {
         let engine = Arc::clone(&self.engine);
         // Loading takes a while; meanwhile prompts are refused, not kept.
         thread("engine", move || {
-            if engine.attach(stream, ENGINE_READY).is_err() {
+            if engine.attach_process(stream, pid, ENGINE_READY).is_err() {
                 kill(Some(pid));
             }
         })
