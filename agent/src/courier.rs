@@ -63,6 +63,8 @@ pub enum CourierError {
 
 /// The vault answers once all models are loaded.
 const IDENTITY: Duration = Duration::from_secs(600);
+/// How long the courier may take to notice that its work is done once the vault is gone.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl Default for Limits {
     fn default() -> Self {
@@ -102,12 +104,15 @@ where
     T: Tunnel,
 {
     let (vault, link) = Vault::connect(socket);
+    let mut served = std::pin::pin!(speak(vault, tunnel, profile, limits));
     tokio::select! {
-        served = speak(vault, tunnel, profile, limits) => served,
-        // Without its vault the courier has nothing to say.
-        ended = link => match ended {
-            Ok(()) => Err(CallError::Gone.into()),
-            Err(error) => Err(error.into()),
+        served = &mut served => served,
+        // Without its vault the courier has nothing to say; unless it was the last word, which the socket's end may
+        // overtake.
+        ended = link => match (tokio::time::timeout(LAST_WORD, served).await, ended) {
+            (Ok(Ok(())), _) => Ok(()),
+            (_, Ok(())) => Err(CallError::Gone.into()),
+            (_, Err(error)) => Err(error.into()),
         },
     }
 }

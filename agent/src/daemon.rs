@@ -164,7 +164,11 @@ pub async fn run<T: Tunnel>(node: Arc<Node<T>>, stop: watch::Receiver<bool>) -> 
     node.telemetry.say(Event::Stopped {});
     // A host that does not listen does not keep the node alive.
     drop(timeout(LAST_WORDS, node.telemetry.delivered()).await);
-    Ok(node.vault.done(ToVault::PowerOff, POWER_OFF).await?)
+    match node.vault.done(ToVault::PowerOff, POWER_OFF).await {
+        // Gone before it could answer: then it is off.
+        Ok(()) | Err(CallError::Gone) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Waits until `flag` is true; for ever if nobody can raise it any more.

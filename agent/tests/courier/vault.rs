@@ -105,6 +105,10 @@ impl Double {
             tokio::spawn(async move {
                 let reply = vault.answer(call).await;
                 send(&writer, id, &reply).await;
+                if vault.with(|s| s.off) {
+                    // As a process that ends does.
+                    drop(writer.lock().await.shutdown().await);
+                }
             });
         }
     }
