@@ -122,12 +122,15 @@ async fn launch(arguments: &LaunchArgs, show: Show) -> Result<(), Error> {
         run_base: arguments.run_dir.as_deref(),
         within: PROBE,
     };
-    let isolation = Isolation::choose(arguments.accel, &probe).await?;
+    let (wishes, mut wish) = watch::channel(Wish::Run);
+    tokio::spawn(listen_for_signals(wishes)?);
+    let isolation = tokio::select! {
+        isolation = Isolation::choose(arguments.accel, &probe) => isolation?,
+        _ = wish.changed() => return Ok(()),
+    };
     let sentence = isolation.sentence();
     show(&Notice::Isolation { isolation: isolation.clone(), tier: 0, sentence });
 
-    let (wishes, wish) = watch::channel(Wish::Run);
-    tokio::spawn(listen_for_signals(wishes)?);
     let network = if arguments.devnet {
         let model = model.as_ref().map(|model| model.id.as_str());
         Some(Local::start(&image, model, arguments.nodes, &show).await?)

@@ -1,9 +1,9 @@
 //! Where things lie on this host: sockets and locks in private run folders, results worth keeping in the cache.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -26,31 +26,27 @@ impl RunFolder {
     /// # Errors
     /// A failure if a VM of that name runs, an environment error if the folder cannot be made private.
     pub fn create(base: Option<&Path>, name: &str) -> Result<Self, Error> {
-        let base = base.map_or_else(run_base, |base| Ok(base.to_owned()))?;
+        let base = base.map_or_else(run_base, Path::to_owned);
         let path = base.join(name);
         let cannot =
             |path: &Path, e: io::Error| Error::environment("RUN_FOLDER", format!("run folder {}: {e}", path.display()));
         private(&base).map_err(|e| cannot(&base, e))?;
-        let lock_path = base.join(format!("{name}.lock"));
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&lock_path)
-            .map_err(|e| cannot(&lock_path, e))?;
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(Error::failed("NAME_TAKEN", format!("a VM named {name} is running already"))
-                .hint("stop it with Ctrl-C where it runs, or choose another --name"));
+        // Whoever ended just now may remove the folder between our opening and our locking it.
+        for _ in 0..4 {
+            private(&path).map_err(|e| cannot(&path, e))?;
+            let lock = File::open(&path).map_err(|e| cannot(&path, e))?;
+            if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+                break;
+            }
+            let inode = |metadata: io::Result<fs::Metadata>| metadata.map(|m| m.ino()).ok();
+            if inode(lock.metadata()) == inode(fs::symlink_metadata(&path)) {
+                // Left by a process that was killed; the lock says that it is nobody's now.
+                empty(&path).map_err(|e| cannot(&path, e))?;
+                return Ok(Self { path, _lock: lock });
+            }
         }
-        // Left by a process that was killed; the lock says that it is nobody's now.
-        match fs::remove_dir_all(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&path, e)),
-            _ => {}
-        }
-        private(&path).map_err(|e| cannot(&path, e))?;
-        Ok(Self { path, _lock: lock })
+        Err(Error::failed("NAME_TAKEN", format!("a VM named {name} is running already"))
+            .hint("stop it with Ctrl-C where it runs, or choose another --name"))
     }
 
     /// The folder.
@@ -66,13 +62,10 @@ impl Drop for RunFolder {
 }
 
 /// `$XDG_RUNTIME_DIR/blf`, or `/tmp/blf-UID` where that is not set or too long for sockets.
-///
-/// # Errors
-/// None today; callers treat it like the making of the folder.
-pub fn run_base() -> Result<PathBuf, Error> {
+pub fn run_base() -> PathBuf {
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("blf"));
     let usable = runtime.filter(|dir| dir.is_absolute() && dir.as_os_str().len() <= BASE_MAX);
-    Ok(usable.unwrap_or_else(|| PathBuf::from(format!("/tmp/blf-{}", getuid().as_raw()))))
+    usable.unwrap_or_else(|| PathBuf::from(format!("/tmp/blf-{}", getuid().as_raw())))
 }
 
 /// `$BLF_CACHE`, `$XDG_CACHE_HOME/blf` or `~/.cache/blf`.
@@ -88,6 +81,14 @@ pub fn cache() -> PathBuf {
 pub fn state() -> PathBuf {
     let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".local/state");
     env::var_os("XDG_STATE_HOME").filter(|state| !state.is_empty()).map_or_else(home, PathBuf::from).join("blf")
+}
+
+fn empty(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { fs::remove_dir_all(entry.path())? } else { fs::remove_file(entry.path())? }
+    }
+    Ok(())
 }
 
 /// Makes a folder of mode 0700, or checks that the one there is ours and closed to others.
@@ -107,4 +108,35 @@ fn private(path: &Path) -> io::Result<()> {
         metadata.mode() & 0o7777
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_run_folder_is_private_empty_and_one_owners() {
+        let base = tempfile::TempDir::new().unwrap();
+        let path = base.path().join("node-1");
+        private(&path).unwrap();
+        fs::create_dir(path.join("tpm")).unwrap();
+        fs::write(path.join("tpm/left"), "by a process that was killed").unwrap();
+
+        let folder = RunFolder::create(Some(base.path()), "node-1").unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(RunFolder::create(Some(base.path()), "node-1").err().unwrap().code, "NAME_TAKEN");
+        drop(folder);
+        assert!(!path.exists());
+
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = RunFolder::create(Some(base.path()), "node-1").err().unwrap();
+        assert!(error.message.contains("wanted a folder of user") && error.message.contains("mode 755"), "{error}");
+        fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("/tmp", &path).unwrap();
+        assert_eq!(RunFolder::create(Some(base.path()), "node-1").err().unwrap().code, "RUN_FOLDER");
+    }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use blf_evidence::bundle::Evidence;
@@ -183,7 +183,8 @@ async fn node(launch: Arc<Launch>, name: String, mut stop: watch::Receiver<Wish>
     services.spawn(async move { drop(serve_telemetry(telemetry, events, counted).await) });
     let counted = Arc::clone(&counters);
     services.spawn(async move { drop(serve_dials(dials, policy, opened, counted).await) });
-    services.spawn(listen(name.clone(), heard, Arc::clone(&launch.show)));
+    let failure = Arc::new(OnceLock::new());
+    services.spawn(listen(name.clone(), heard, Arc::clone(&launch.show), Arc::clone(&failure)));
 
     let admitted = tokio::select! {
         admitted = admit(&launch, &name, listeners.documents) => admitted.map(Some),
@@ -221,7 +222,12 @@ async fn node(launch: Arc<Launch>, name: String, mut stop: watch::Receiver<Wish>
     sleep(Duration::from_millis(100)).await;
     services.shutdown().await;
     (launch.show)(&Notice::Stopped { node: name.clone(), orderly, counts: counters.counts() });
-    result.map_err(|e| of_node(&name, e))
+    result.map_err(|mut error| {
+        if let Some(said) = failure.get() {
+            error.message = format!("{said}; {}", error.message);
+        }
+        of_node(&name, error)
+    })
 }
 
 /// Documents in, Evidence out, appraised.
@@ -259,9 +265,12 @@ async fn admit(launch: &Launch, name: &str, listener: Listener) -> Result<Sessio
     }
 }
 
-/// Shows and writes down what a guest says.
-async fn listen(node: String, mut events: mpsc::Receiver<Event>, show: Show) {
+/// Shows and writes down what a guest says; keeps why its boot failed.
+async fn listen(node: String, mut events: mpsc::Receiver<Event>, show: Show, failure: Arc<OnceLock<String>>) {
     while let Some(event) = events.recv().await {
+        if let Event::BootFailed { stage, code } = &event {
+            failure.get_or_init(|| format!("the guest's boot failed at {stage}: {code}"));
+        }
         journal::guest(&node, &event);
         show(&Notice::Guest { node: node.clone(), event });
     }

@@ -133,7 +133,7 @@ impl Launched {
     async fn ends(self) -> (Result<(), Error>, Vec<Notice>) {
         let ended = timeout(SOON, self.running).await.unwrap().unwrap();
         let left: Vec<_> = fs::read_dir(self.machine.run()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(left.iter().all(|name| name.to_string_lossy().ends_with(".lock")), "{left:?}");
+        assert!(left.is_empty(), "{left:?}");
         let notices = self.notices.lock().unwrap().clone();
         (ended, notices)
     }
@@ -211,10 +211,12 @@ async fn refused_evidence_keeps_the_tunnel_closed_and_stops_the_others() {
 #[tokio::test]
 async fn a_guest_that_powers_off_early_is_a_failure_with_its_last_words() {
     let launched = Launched::new(QEMU, &["node-1"]).await;
-    eventually("QEMU runs", || launched.folder("node-1").join("arguments").exists()).await;
+    let mut telemetry = launched.connect("node-1", PORT_TELEMETRY).await;
+    telemetry.write_all(b"{\"code\":\"MODEL_READ\",\"event\":\"boot_failed\",\"stage\":\"MODEL\"}\n").await.unwrap();
     launched.power_off("node-1");
     let error = launched.ends().await.0.unwrap_err();
     assert_eq!((error.exit, error.code.as_str()), (Exit::Failed, "GUEST_ENDED"));
+    assert!(error.message.starts_with("node-1: the guest's boot failed at MODEL: MODEL_READ; "), "{error}");
     assert!(error.message.ends_with("its console ends with: console of the guest"), "{error}");
 }
 

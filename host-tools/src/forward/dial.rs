@@ -57,6 +57,9 @@ pub struct ResolveError {
     got: String,
 }
 
+/// Refusals of a kind that are logged for each VM; all are counted. A guest must not fill the journal.
+const LOGGED: u64 = 16;
+
 impl DialPolicy {
     /// The hosts of a profile, and default bounds.
     pub fn new(profile: &NetworkProfile, resolve: Resolve) -> Self {
@@ -168,7 +171,9 @@ async fn connect(
     };
     if !policy.allow.contains(&host) {
         count(&counters.dials_forbidden, 1);
-        tracing::warn!(name = %host.name, port = host.port, "guest dialled a name outside its profile");
+        if counters.counts().dials_forbidden <= LOGGED {
+            tracing::warn!(name = %host.name, port = host.port, "guest dialled a name outside its profile");
+        }
         return Err(DialReply::Forbidden);
     }
     if !*gate.borrow() {
@@ -198,7 +203,9 @@ async fn connect(
         Err(_) => io::Error::from(io::ErrorKind::TimedOut),
     };
     count(&counters.dials_unreachable, 1);
-    tracing::warn!(name = %host.name, port = host.port, %error, "nobody answers where the guest wants to go");
+    if counters.counts().dials_unreachable <= LOGGED {
+        tracing::warn!(name = %host.name, port = host.port, %error, "nobody answers where the guest wants to go");
+    }
     Err(DialReply::Unreachable)
 }
 
