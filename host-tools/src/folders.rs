@@ -118,25 +118,27 @@ mod tests {
 
     #[test]
     fn a_run_folder_is_private_empty_and_one_owners() {
-        let base = tempfile::TempDir::new().unwrap();
-        let path = base.path().join("node-1");
+        let folder = tempfile::TempDir::new().unwrap();
+        let base = folder.path().join("run");
+        let path = base.join("node-1");
+        private(&base).unwrap();
         private(&path).unwrap();
         fs::create_dir(path.join("tpm")).unwrap();
         fs::write(path.join("tpm/left"), "by a process that was killed").unwrap();
 
-        let folder = RunFolder::create(Some(base.path()), "node-1").unwrap();
+        let folder = RunFolder::create(Some(&base), "node-1").unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         assert_eq!(fs::metadata(folder.path()).unwrap().mode() & 0o777, 0o700);
-        assert_eq!(RunFolder::create(Some(base.path()), "node-1").err().unwrap().code, "NAME_TAKEN");
+        assert_eq!(RunFolder::create(Some(&base), "node-1").err().unwrap().code, "NAME_TAKEN");
         drop(folder);
         assert!(!path.exists());
 
         fs::create_dir(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let error = RunFolder::create(Some(base.path()), "node-1").err().unwrap();
+        let error = RunFolder::create(Some(&base), "node-1").err().unwrap();
         assert!(error.message.contains("wanted a folder of user") && error.message.contains("mode 755"), "{error}");
         fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink("/tmp", &path).unwrap();
-        assert_eq!(RunFolder::create(Some(base.path()), "node-1").err().unwrap().code, "RUN_FOLDER");
+        assert_eq!(RunFolder::create(Some(&base), "node-1").err().unwrap().code, "RUN_FOLDER");
     }
 }
