@@ -480,8 +480,11 @@ struct Socket(UnixStream);
 /// Sees every command and its response, and may send others in between or answer in the TPM's place.
 struct Hooked {
     inner: Socket,
-    after: Box<dyn FnMut(&mut Socket, &[u8], Vec<u8>) -> Vec<u8> + Send>,
+    after: Box<Hook>,
 }
+
+/// Takes the TPM, a command and its response; gives the response that the attester sees.
+type Hook = dyn FnMut(&mut Socket, &[u8], Vec<u8>) -> Vec<u8> + Send;
 
 /// Answers each command with the next response of its kind, whatever it asks.
 struct Replay(RefCell<VecDeque<(u32, Vec<u8>)>>);

@@ -369,11 +369,11 @@ impl Filesystem for Mounted {
     fn flush(&self, _: &Request, _: INodeNo, fh: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         let mut state = self.state();
         let written = state.files.get_mut(&fh.0).and_then(|file| Some((file.request, file.written.take()?)));
-        if let Some((request, bytes)) = written {
-            if let Some(request) = state.requests.get_mut(&request) {
-                request.inblob = bytes;
-                request.generation += 1;
-            }
+        if let Some((request, bytes)) = written
+            && let Some(request) = state.requests.get_mut(&request)
+        {
+            request.inblob = bytes;
+            request.generation += 1;
         }
         reply.ok();
     }
@@ -395,7 +395,7 @@ impl Filesystem for Mounted {
 
 /// Sizes as configfs shows them: one page for text, nothing for a binary attribute.
 fn attr(ino: u64) -> FileAttr {
-    let directory = ino == INodeNo::ROOT.0 || ino % 16 == 0;
+    let directory = ino == INodeNo::ROOT.0 || ino.is_multiple_of(16);
     FileAttr {
         ino: INodeNo(ino),
         size: 4096,
