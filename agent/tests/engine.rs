@@ -96,7 +96,7 @@ fn a_prompt_without_time_is_not_asked() {
 #[test]
 fn an_engine_that_is_not_ready_is_none() {
     let engine = EngineProcess::default();
-    let (stream, silent) = peer(|stream| drop(stream));
+    let (stream, silent) = peer(drop);
     assert_eq!(engine.attach(stream, SOON), Err(EngineError::Gone));
     silent.join().unwrap();
     let (stream, early) =

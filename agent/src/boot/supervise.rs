@@ -145,9 +145,10 @@ impl Guest {
     }
 
     fn restart_engine(&mut self) -> bool {
-        if !self.engine_restarts.allow() {
+        if !self.engine_restarts.allow(Instant::now()) {
             return false;
         }
+        std::thread::sleep(RESTART_PAUSE);
         let Ok((pid, stream)) = start_engine(&self.pack) else { return false };
         self.engine_pid = pid;
         let engine = Arc::clone(&self.engine);
@@ -161,21 +162,25 @@ impl Guest {
     }
 
     fn restart_courier(&mut self) -> bool {
+        if !self.courier_restarts.allow(Instant::now()) {
+            return false;
+        }
+        std::thread::sleep(RESTART_PAUSE);
         // Its events have been told.
         self.vault.set_boot_events(Vec::new());
-        self.courier_restarts.allow() && self.start_courier().and_then(|socket| self.answer_courier(socket)).is_ok()
+        self.start_courier().and_then(|socket| self.answer_courier(socket)).is_ok()
     }
 }
 
 impl Restarts {
-    fn allow(&mut self) -> bool {
-        self.0.retain(|at| at.elapsed() < RESTART_WINDOW);
-        if self.0.len() >= RESTARTS {
-            return false;
+    /// Whether the role may be started once more at `now`.
+    fn allow(&mut self, now: Instant) -> bool {
+        self.0.retain(|at| now.saturating_duration_since(*at) < RESTART_WINDOW);
+        let allowed = self.0.len() < RESTARTS;
+        if allowed {
+            self.0.push(now);
         }
-        std::thread::sleep(RESTART_PAUSE);
-        self.0.push(Instant::now());
-        true
+        allowed
     }
 }
 
@@ -213,5 +218,21 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), System
 fn kill(pid: Option<Pid>) {
     if let Some(pid) = pid {
         let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_restarts_an_hour() {
+        let (mut restarts, start) = (Restarts::default(), Instant::now());
+        for minute in 0..3 {
+            assert!(restarts.allow(start + Duration::from_secs(60 * minute)));
+        }
+        assert!(!restarts.allow(start + Duration::from_secs(180)));
+        assert!(restarts.allow(start + RESTART_WINDOW), "the first one is an hour ago");
+        assert!(!restarts.allow(start + RESTART_WINDOW));
     }
 }

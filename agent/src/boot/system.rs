@@ -147,8 +147,10 @@ pub(super) fn load_modules() -> Result<(), SystemError> {
     Ok(())
 }
 
-/// Throws the switches that only go one way, and reads every one back.
+/// Makes the root read-only, throws the switches that only go one way, and reads every one back.
 pub(super) fn harden() -> Result<(), SystemError> {
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount_remount("/", flags, c"").map_err(|error| SystemError::Mount { target: "/", error })?;
     for (name, wanted) in SWITCHES {
         let path = Path::new("/proc/sys").join(name);
         let read = |path: &Path| fs::read_to_string(path).map(|text| text.trim().to_owned());
