@@ -111,7 +111,7 @@ impl Isolation {
     /// Chooses: what was asked for, or what the probe finds.
     ///
     /// # Errors
-    /// Those of the cache folder never; those of starting the probing VM where they are not KVM's fault.
+    /// Those of starting the probing VM; a guest that does not come up under KVM is a result, not an error.
     pub async fn choose(choice: AccelChoice, probe: &Probe<'_>) -> Result<Self, Error> {
         match choice {
             AccelChoice::Kvm => Ok(Self { accel: Accel::Kvm, why: "asked for with --accel kvm".into() }),
