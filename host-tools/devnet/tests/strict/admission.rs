@@ -125,7 +125,11 @@ async fn a_node_works_while_its_certificate_lives() {
 #[tokio::test]
 async fn a_certificate_never_outlives_a_day_or_the_binding() {
     let net = Net::with(|options| options.certificate_life = 1_000_000).await;
-    assert_eq!(net.stranger().admit().await.not_after, UnixTime(START + 86_400));
+    let mut node = net.stranger();
+    for (binding_life, wanted) in [(100, 100), (86_399, 86_399), (90_000, 86_400)] {
+        node.binding_life = binding_life;
+        assert_eq!(node.admit().await.not_after, UnixTime(START + wanted));
+    }
     net.stop().await;
 }
 

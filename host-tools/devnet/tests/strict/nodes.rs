@@ -98,7 +98,7 @@ impl Net {
 
     pub(crate) fn stranger(&self) -> Node {
         let response = SigningKey::from_slice(&random::<32>()).unwrap();
-        Node { caller: self.caller(), response, hpke: Hex(random()), salt: Hex(random()) }
+        Node { caller: self.caller(), response, hpke: Hex(random()), salt: Hex(random()), binding_life: 86_400 }
     }
 
     /// Ends the devnet and waits for its tasks.
@@ -114,6 +114,8 @@ pub(crate) struct Node {
     pub(crate) response: SigningKey,
     pub(crate) hpke: Hex<32>,
     pub(crate) salt: Hex<32>,
+    /// Seconds from now to the binding's `not_after`.
+    pub(crate) binding_life: u64,
 }
 
 impl Deref for Node {
@@ -142,7 +144,7 @@ impl Node {
             },
             models: vec![Model { id: MODEL.into(), manifest_sha256: MANIFEST }],
             nonce,
-            not_after: UnixTime(self.now() + 86_400),
+            not_after: UnixTime(self.now() + self.binding_life),
             numeric_profile: "candle-f32-v1".into(),
             profile: Profile { id: Hex([10; 32]), name: "devnet".into() },
             purpose,

@@ -126,6 +126,21 @@ async fn shares_for_the_keys_before_a_rotation_are_good_until_that_certificate_e
 }
 
 #[tokio::test]
+async fn shares_for_the_keys_of_an_ended_certificate_are_refused() {
+    let net = Net::with(|options| options.certificate_life = 1000).await;
+    let (user, mut node) = (net.caller(), net.node().await);
+    let [in_time, too_late] = [0, 1].map(|_| submission(&user, &[&node], 0).1);
+    net.forward(990);
+    node.hpke = Hex(random());
+    node.admit().await;
+    net.forward(9);
+    submit(&user, &in_time).await.ok::<Done>();
+    net.forward(1);
+    assert_eq!(submit(&user, &too_late).await.refused(), (422, "WRONG_SHARE_KEY".into()));
+    net.stop().await;
+}
+
+#[tokio::test]
 async fn a_user_has_sixteen_live_jobs_at_most() {
     let net = Net::start().await;
     let (user, node) = (net.caller(), net.node().await);
