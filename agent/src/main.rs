@@ -36,7 +36,6 @@ fn main() -> ExitCode {
 fn run_courier() -> io::Result<()> {
     let vault = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let profile = profile::network().map_err(io::Error::other)?;
-    open_randomness()?;
     sandbox::enter_courier().map_err(io::Error::other)?;
     courier::run(vault, &profile).map_err(io::Error::other)
 }
@@ -45,15 +44,7 @@ fn run_courier() -> io::Result<()> {
 fn run_engine() -> io::Result<()> {
     let vault = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let pack = std::fs::File::from(io::stdout().as_fd().try_clone_to_owned()?);
-    open_randomness()?;
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     sandbox::enter_engine(pack.metadata()?.len()).map_err(io::Error::other)?;
     engine::serve(vault, &pack, threads)
-}
-
-/// A static program cannot look getrandom(2) up by name. Unless they are built with `getrandom_backend="linux_getrandom"`,
-/// both versions of the crate then open /dev/urandom, once; after the sandbox is entered they could not.
-fn open_randomness() -> io::Result<()> {
-    getrandom::fill(&mut [0; 1]).map_err(io::Error::other)?;
-    getrandom_03::fill(&mut [0; 1]).map_err(io::Error::other)
 }

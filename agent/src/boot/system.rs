@@ -110,7 +110,19 @@ pub(super) fn mount() -> Result<(), SystemError> {
     mount_one("/proc", "proc", MountFlags::NODEV, Some(c"hidepid=2"))?;
     mount_one("/sys", "sysfs", MountFlags::NODEV, None)?;
     mount_one("/dev", "devtmpfs", MountFlags::empty(), Some(c"mode=0755"))?;
-    mount_one("/sys/kernel/security", "securityfs", MountFlags::NODEV, None)
+    mount_one("/sys/kernel/security", "securityfs", MountFlags::NODEV, None)?;
+    silence()
+}
+
+/// Until here standard streams are the console or, without one, a plain file of the image (see `image/README.md`); what a
+/// library might print must end in neither.
+fn silence() -> Result<(), SystemError> {
+    let failed = |error: io::Error| SystemError::kernel("/dev/null", error);
+    let null = File::options().read(true).write(true).open("/dev/null").map_err(failed)?;
+    rustix::stdio::dup2_stdin(&null)
+        .and_then(|()| rustix::stdio::dup2_stdout(&null))
+        .and_then(|()| rustix::stdio::dup2_stderr(&null))
+        .map_err(|error| failed(error.into()))
 }
 
 fn mount_one(
