@@ -632,7 +632,8 @@ mod tests {
             assert_eq!(Manifest::parse(text.as_bytes()).unwrap_err(), refused);
             refused.to_string()
         };
-        let cases: [(&str, fn(&mut Manifest)); 14] = [
+        type Change = fn(&mut Manifest);
+        let cases: [(&str, Change); 14] = [
             ("version 2", |m| m.v = 2),
             ("id must", |m| m.id = "Tiny".into()),
             ("id must", |m| m.id.clear()),
