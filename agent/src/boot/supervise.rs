@@ -47,8 +47,8 @@ enum News {
     Exited(Pid),
     /// The host wants a stop, or is gone.
     Stop,
-    /// The courier's socket is done with.
-    Ended(Ended),
+    /// The socket of the courier with this process id is done with.
+    Ended(Ended, Option<Pid>),
 }
 
 /// When a role was restarted.
@@ -96,13 +96,13 @@ impl Guest {
 
     /// Answers the courier in a thread.
     pub(super) fn answer_courier(&self, socket: UnixStream) -> Result<(), SystemError> {
-        let (vault, tell) = (Arc::clone(&self.vault), self.tell.clone());
+        let (vault, tell, courier) = (Arc::clone(&self.vault), self.tell.clone(), self.courier_pid);
         thread("vault", move || {
             let ended = match sandbox::enter_requests() {
                 Ok(()) => vault.serve(socket),
                 Err(_) => Ended::Courier,
             };
-            let _ = tell.send(News::Ended(ended));
+            let _ = tell.send(News::Ended(ended, courier));
         })
     }
 
@@ -130,10 +130,12 @@ impl Guest {
                     drained.get_or_insert_with(|| Instant::now() + DRAIN);
                     self.vault.stop();
                 }
-                Ok(News::Ended(Ended::PowerOff)) => break "STOPPED",
-                Ok(News::Ended(Ended::Panics)) => break "PANICKED",
-                // A courier without its socket is of no use; when it is dead it is restarted.
-                Ok(News::Ended(Ended::Courier)) => kill(self.courier_pid),
+                Ok(News::Ended(Ended::PowerOff, _)) => break "STOPPED",
+                Ok(News::Ended(Ended::Panics, _)) => break "PANICKED",
+                // A courier without its socket is of no use; when it is dead it is restarted. The socket of one that
+                // died may end after its successor was started.
+                Ok(News::Ended(Ended::Courier, courier)) if courier == self.courier_pid => kill(courier),
+                Ok(News::Ended(Ended::Courier, _)) => {}
                 Err(RecvTimeoutError::Timeout) => break "DRAIN_DEADLINE",
                 Err(RecvTimeoutError::Disconnected) => break "SUPERVISOR",
             }
