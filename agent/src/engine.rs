@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use blf_bridge::Secret;
 use blf_evidence::pack::{HEADER_MAX, Header};
-use blf_evidence::telemetry::Code;
 use blf_inference::{Files, GenerateError, Model};
 use rustix::process::{Pid, Signal};
 use zeroize::Zeroize as _;
@@ -28,6 +27,17 @@ use crate::frames::{FromEngine, ToEngine};
 
 /// Longest answer from the engine's process beyond the prompt's own deadline.
 const GRACE: Duration = Duration::from_secs(5);
+/// Every word with which an engine may fail.
+const CODES: [&str; 8] = [
+    "ENGINE_DEADLINE",
+    "ENGINE_FAILED",
+    "JOB_TOKENS",
+    "MODEL_HEADER",
+    "MODEL_LOAD",
+    "MODEL_READ",
+    "PROMPT_TEXT",
+    "PROMPT_TOO_LONG",
+];
 
 /// Answers prompts, one at a time: callers queue.
 pub trait Engine: Send + Sync {
@@ -45,7 +55,7 @@ pub enum EngineError {
     #[error("engine: {code}")]
     Failed {
         /// Its code.
-        code: String,
+        code: &'static str,
     },
     /// The engine's process is not there, broke off, or did not answer in time.
     #[error("engine: gone")]
@@ -140,13 +150,14 @@ fn receive(stream: &mut UnixStream) -> Result<FromEngine, EngineError> {
 }
 
 fn failed(code: &str) -> EngineError {
-    // The engine may be in somebody else's hands: its words go on only if they are a code.
-    Code::new(code).map_or(EngineError::Gone, |code| EngineError::Failed { code: code.to_string() })
+    // The engine may be in somebody else's hands, and what it says goes on to the ICL and the host: a word of its own
+    // choice could be 48 characters of the prompt.
+    CODES.into_iter().find(|known| *known == code).map_or(EngineError::Gone, |code| EngineError::Failed { code })
 }
 
 impl EngineError {
     /// The stable code.
-    pub fn code(&self) -> &str {
+    pub fn code(&self) -> &'static str {
         match self {
             Self::Failed { code } => code,
             Self::Gone => "ENGINE_GONE",

@@ -52,9 +52,10 @@ fn prompts_are_answered_one_after_the_other() {
 }
 
 #[test]
-fn an_engine_s_words_go_on_only_as_codes() {
+fn an_engine_s_words_go_on_only_if_they_are_known() {
     for (code, wanted) in [
-        ("ENGINE_DEADLINE", EngineError::Failed { code: "ENGINE_DEADLINE".into() }),
+        ("ENGINE_DEADLINE", EngineError::Failed { code: "ENGINE_DEADLINE" }),
+        ("THE_PATIENT_IS_JOHN_DOE", EngineError::Gone),
         ("what is 2+2?", EngineError::Gone),
         ("", EngineError::Gone),
     ] {
