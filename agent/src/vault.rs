@@ -1,6 +1,6 @@
 //! The vault: holds every key, and does what the courier asks if it may be done.
 //!
-//! It believes nothing that comes in a frame. What it signs has one of five labelled forms: a request to the measured ICL,
+//! It believes nothing that comes in a frame. What it signs has one of three labelled forms: a request to the measured ICL,
 //! a binding, an answer. What it opens was sealed to it for a job that passes every check of `release.rs`.
 //!
 //! Also without booting: [`Vault::new`] takes its parts, [`Vault::serve`] one end of a socket.
@@ -240,7 +240,8 @@ impl Vault {
                 quick => reply(&writer, id, &self.handle(quick)),
             }
         };
-        *lock(&self.courier) = None;
+        // Its successor may be here already, and is the one to be told of a stop.
+        drop(lock(&self.courier).take_if(|courier| Arc::ptr_eq(courier, &writer)));
         let _ = reader.shutdown(Shutdown::Both);
         if self.broken.load(Ordering::SeqCst) { Ended::Panics } else { ended }
     }
@@ -301,10 +302,13 @@ impl Vault {
         let platform = lock(&self.attester).attest(&statement).map_err(HardwareError::Attest)?;
         if purpose == Purpose::Admission {
             let mut state = lock(&self.state);
-            if state.admissions.len() == BINDINGS_CAP {
-                state.admissions.remove(0);
+            // The keys may have rotated while the device was at work; then no certificate may answer this.
+            if state.keys.as_ref().is_some_and(|keys| *keys.next() == binding.keys) {
+                if state.admissions.len() == BINDINGS_CAP {
+                    state.admissions.remove(0);
+                }
+                state.admissions.push(Hex(Sha256::digest(&text).into()));
             }
-            state.admissions.push(Hex(Sha256::digest(&text).into()));
         }
         let evidence = Evidence {
             schema: SCHEMA.into(),

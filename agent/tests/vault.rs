@@ -77,7 +77,7 @@ impl Engine for Echo {
     fn answer(&self, prompt: &Secret, max_new_tokens: u32, _: Duration) -> Result<Secret, EngineError> {
         match prompt.expose() {
             b"panic" => panic!("as asked"),
-            b"fail" => Err(EngineError::Failed { code: "ENGINE_DEADLINE".into() }),
+            b"fail" => Err(EngineError::Failed { code: "ENGINE_DEADLINE" }),
             text => Ok(Secret::new([b"echo: ", text, format!(" ({max_new_tokens})").as_bytes()].concat())),
         }
     }
@@ -484,6 +484,28 @@ fn a_panic_costs_its_job_and_a_second_one_the_guest() {
     assert!(run(3, "panic").is_none());
     assert_eq!(serving.join().unwrap(), Ended::Panics);
     assert_eq!(world.ask(ToVault::Identity).err().unwrap(), "WIPED");
+}
+
+#[test]
+fn a_courier_that_ends_late_takes_no_stop_from_its_successor() {
+    let world = World::new();
+    let serve = || {
+        let (mut courier, theirs) = UnixStream::pair().unwrap();
+        let vault = Arc::clone(&world.vault);
+        let serving = std::thread::spawn(move || vault.serve(theirs));
+        channel::write(&mut courier, 1, &ToVault::Identity).unwrap();
+        channel::read(&mut courier).unwrap().unwrap();
+        (courier, serving)
+    };
+    let (first, ending) = serve();
+    let (mut second, serving) = serve();
+    drop(first);
+    assert_eq!(ending.join().unwrap(), Ended::Courier);
+    world.vault.stop();
+    second.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert!(matches!(channel::read(&mut second).unwrap().unwrap().message().unwrap(), FromVault::Stop));
+    drop(second);
+    assert_eq!(serving.join().unwrap(), Ended::Courier);
 }
 
 #[test]
