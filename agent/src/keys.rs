@@ -113,14 +113,16 @@ impl Keys {
 
     /// The generation with this HPKE key, while its certificate is in force.
     pub fn holding(&mut self, hpke: &Hex<32>, now: UnixTime) -> Option<Arc<Generation>> {
-        if self.previous.as_ref().is_some_and(|held| now >= held.certified.not_after()) {
-            self.previous = None;
+        self.expire(now);
+        let held = [&self.current, &self.previous].into_iter().flatten();
+        held.map(|held| &held.generation).find(|generation| generation.public.hpke == *hpke).map(Arc::clone)
+    }
+
+    /// Forgets every generation whose certificate has ended.
+    pub fn expire(&mut self, now: UnixTime) {
+        for held in [&mut self.current, &mut self.previous] {
+            drop(held.take_if(|held| now >= held.certified.not_after()));
         }
-        [&self.current, &self.previous]
-            .into_iter()
-            .flatten()
-            .find(|held| held.generation.public.hpke == *hpke && now < held.certified.not_after())
-            .map(|held| Arc::clone(&held.generation))
     }
 }
 
@@ -210,6 +212,24 @@ mod tests {
         assert!(keys.holding(&second.hpke, UnixTime(2999)).is_some());
         assert!(keys.holding(&second.hpke, UnixTime(3000)).is_none());
         assert!(keys.certified(UnixTime(3000)).is_err());
+    }
+
+    #[test]
+    fn generations_end_with_their_certificates() {
+        let mut keys = Keys::generate().unwrap();
+        for not_after in [2000, 3000] {
+            let next = keys.next().clone();
+            keys.promote(certified(&next, not_after)).unwrap();
+        }
+        let ends = [&keys.previous, &keys.current].map(|held| Arc::downgrade(&held.as_ref().unwrap().generation));
+        let alive = || ends.each_ref().map(|generation| generation.upgrade().is_some());
+        keys.expire(UnixTime(1999));
+        assert_eq!(alive(), [true, true]);
+        keys.expire(UnixTime(2000));
+        assert_eq!(alive(), [false, true]);
+        keys.expire(UnixTime(3000));
+        assert_eq!(alive(), [false, false]);
+        assert_eq!(keys.shown(), keys.next());
     }
 
     #[test]

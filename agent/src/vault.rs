@@ -513,8 +513,14 @@ impl Vault {
         Ok(state.committed.remove(job).ok_or(JobError::NotCommitted)?)
     }
 
+    /// Also ends what has ended: the courier asks every few seconds, jobs may not come for days.
     fn with_keys<T>(&self, work: impl FnOnce(&mut Keys) -> Result<T, VaultError>) -> Result<T, VaultError> {
-        work(lock(&self.state).keys.as_mut().ok_or(InternalError::Wiped)?)
+        let mut state = lock(&self.state);
+        let State { keys, committed, .. } = &mut *state;
+        let (keys, now) = (keys.as_mut().ok_or(InternalError::Wiped)?, self.clock.now());
+        keys.expire(now);
+        committed.retain(|_, commitment| now < commitment.not_after());
+        work(keys)
     }
 
     fn open(&self, stream: UnixStream) -> std::io::Result<(Writer, UnixStream)> {
