@@ -97,7 +97,7 @@ impl Evidence {
     /// # Errors
     /// [`JsonError`] naming the member.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let evidence: Self = json::parse("evidence", bytes, EVIDENCE_CAP)?;
+        let evidence: Self = json::parse_whole("evidence", bytes, EVIDENCE_CAP)?;
         evidence.check()?;
         Ok(evidence)
     }
@@ -109,7 +109,7 @@ impl Evidence {
     pub fn check(&self) -> Result<(), JsonError> {
         let malformed = |error: String| JsonError::Malformed { what: "evidence", error };
         if self.schema != SCHEMA {
-            return Err(malformed(format!("schema: wanted {SCHEMA}, got {:.64}", self.schema)));
+            return Err(malformed(format!("schema: wanted {SCHEMA}, got {}", json::excerpt(&self.schema))));
         }
         if self.config.len() > CONFIG_CAP || self.binding.len() > BINDING_CAP {
             return Err(malformed(format!("config or binding: wanted at most {CONFIG_CAP} and {BINDING_CAP} bytes")));

@@ -40,7 +40,7 @@ impl PublicConfig {
     /// # Errors
     /// [`JsonError`]: too long, unknown, missing or duplicate member, or a value out of range.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let config: Self = json::parse("public configuration", bytes, CONFIG_CAP)?;
+        let config: Self = json::parse_whole("public configuration", bytes, CONFIG_CAP)?;
         let error = if config.v != 1 {
             format!("v: wanted 1, got {}", config.v)
         } else if !(1..=2).contains(&config.max_jobs) {
@@ -65,7 +65,7 @@ impl Credentials {
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
         let what = "credentials";
         let malformed = |error: &str| JsonError::Malformed { what, error: error.into() };
-        let credentials: Self = json::parse(what, bytes, CREDENTIALS_CAP).map_err(|e| match e {
+        let credentials: Self = json::parse_whole(what, bytes, CREDENTIALS_CAP).map_err(|e| match e {
             JsonError::Malformed { .. } => malformed("wanted the members pinning_token and v"),
             other => other,
         })?;
@@ -92,6 +92,7 @@ mod tests {
             r#"{"max_jobs":2,"name":"","v":1}"#,
             r#"{"max_jobs":2,"name":"node-1","v":2}"#,
             r#"{"max_jobs":2,"name":"node-1"}"#,
+            r#"[2,"node-1",1]"#,
         ] {
             assert!(PublicConfig::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -5,6 +5,10 @@
 //! [`HEADER_NONCE`] and [`HEADER_SIGNATURE`]; the signed text is [`crate::eip191::request_text`]. Its host is the ICL's
 //! DNS name without a port (the `audience` of an admission), its path the request target verbatim, query included.
 //!
+//! Every document is at most [`BODY_CAP`] long. What an ICL says that is shown to people or put into a path is bounded
+//! further: a name is 1 to [`NAME_CAP`] characters of `[A-Za-z0-9._:-]`, a text at most [`TEXT_CAP`] bytes without
+//! control characters.
+//!
 //! | method, path | body | reply |
 //! |---|---|---|
 //! | GET `/internal/time?nonce=` | – | [`Time`] |
@@ -27,7 +31,7 @@
 //! | POST `/v1/inference/requests` | [`Submit`] | [`Done`] |
 //! | GET `/v1/inference/{job}` | – | [`RequestStatus`] |
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::bundle::Evidence;
 use crate::eip191::Signature;
@@ -47,6 +51,10 @@ pub const HEADER_SIGNATURE: &str = "x-signature";
 pub const CLOCK_SKEW: u64 = 300;
 /// Longest request or reply body, in bytes.
 pub const BODY_CAP: usize = 1024 * 1024;
+/// Longest name that an ICL gives to a challenge, an enrolment or a request, in characters.
+pub const NAME_CAP: usize = 128;
+/// Longest text that an ICL has for people, in bytes.
+pub const TEXT_CAP: usize = 1024;
 
 /// The ICL's time, signed by its account over `blf.time/v1\n{nonce}\n{time}` (architecture decision 14).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,10 +73,12 @@ pub struct Time {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Challenge {
     /// Names the challenge.
+    #[serde(deserialize_with = "name")]
     pub challenge_id: String,
     /// `nonce` of the binding.
     pub nonce: Hex<32>,
     /// `audience` of the binding.
+    #[serde(deserialize_with = "text")]
     pub audience: String,
     /// After this the challenge is void.
     pub expires_at: UnixTime,
@@ -93,6 +103,7 @@ pub struct Enroll {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EnrollReply {
     /// Names the enrolment.
+    #[serde(deserialize_with = "name")]
     pub enrolment_id: String,
     /// TPM2B_ID_OBJECT.
     pub credential_blob: Base64,
@@ -197,10 +208,12 @@ pub struct Assignment {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EvidenceRequest {
     /// Names the request.
+    #[serde(deserialize_with = "name")]
     pub request_id: String,
     /// `nonce` of the binding.
     pub nonce: Hex<32>,
     /// `audience` of the binding: the user's address.
+    #[serde(deserialize_with = "text")]
     pub audience: String,
     /// `purpose` of the binding.
     pub purpose: Purpose,
@@ -325,6 +338,7 @@ pub struct JobStatus {
     /// The leader's commitment, null until it revealed.
     pub leader_commitment: Option<Hex<32>>,
     /// Why it was rejected or failed.
+    #[serde(deserialize_with = "optional_text")]
     pub reason: Option<String>,
 }
 
@@ -353,8 +367,10 @@ pub struct Done {
 #[serde(deny_unknown_fields)]
 pub struct Refusal {
     /// Stable, in capitals, e.g. `NONCE_REUSED`.
+    #[serde(deserialize_with = "name")]
     pub code: String,
     /// One line: what was wanted and what came.
+    #[serde(deserialize_with = "text")]
     pub detail: String,
 }
 
@@ -397,6 +413,7 @@ pub struct AskEvidence {
 #[serde(deny_unknown_fields)]
 pub struct AskEvidenceReply {
     /// For GET `/v1/evidence/{request}`.
+    #[serde(deserialize_with = "name")]
     pub request_id: String,
 }
 
@@ -447,6 +464,7 @@ pub struct RequestStatus {
     /// The quorum as it stands, leader first.
     pub quorum: Vec<Address>,
     /// Why it was rejected or failed.
+    #[serde(deserialize_with = "optional_text")]
     pub reason: Option<String>,
 }
 
@@ -481,5 +499,67 @@ impl Submit {
     /// As [`JobContext::parse`].
     pub fn context(&self) -> Result<JobContext, crate::json::JsonError> {
         JobContext::parse(self.context.as_bytes())
+    }
+}
+
+pub(crate) fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let good = |b: u8| b.is_ascii_alphanumeric() || b"._:-".contains(&b);
+    if !(1..=NAME_CAP).contains(&text.len()) || !text.bytes().all(good) {
+        return Err(de::Error::custom(format_args!("name: wanted 1 to {NAME_CAP} characters of [A-Za-z0-9._:-]")));
+    }
+    Ok(text)
+}
+
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    checked(String::deserialize(deserializer)?)
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Option::<String>::deserialize(deserializer)?.map(checked).transpose()
+}
+
+fn checked<E: de::Error>(text: String) -> Result<String, E> {
+    if text.len() > TEXT_CAP || text.chars().any(char::is_control) {
+        return Err(E::custom(format_args!("text: wanted at most {TEXT_CAP} bytes without control characters")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn refusal(code: &str, detail: &str) -> Result<Refusal, json::JsonError> {
+        let refusal = Refusal { code: code.into(), detail: detail.into() };
+        json::parse("refusal", json::canonical("refusal", &refusal).unwrap().as_bytes(), BODY_CAP)
+    }
+
+    #[test]
+    fn what_people_see_is_bounded() {
+        assert!(refusal("NONCE_REUSED", "wanted é").is_ok());
+        assert!(refusal(&"A".repeat(NAME_CAP), &"x".repeat(TEXT_CAP)).is_ok());
+        for (code, detail) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("../x", "x"),
+            ("A", "\u{1b}[2J"),
+            ("A", "two\nlines"),
+            ("A", "\u{9b}2J"),
+            (&"A".repeat(NAME_CAP + 1), "x"),
+            ("A", &"x".repeat(TEXT_CAP + 1)),
+        ] {
+            assert!(refusal(code, detail).is_err(), "{code:?} {detail:?}");
+        }
+        let status = r#"{"jobId":"JOB","phase":"failed","leaderCommitment":null,"reason":REASON}"#;
+        let status = status.replace("JOB", &Hex([1; 32]).to_string());
+        let parse =
+            |reason: &str| json::parse::<JobStatus>("status", status.replace("REASON", reason).as_bytes(), 4096);
+        assert!(parse("null").is_ok() && parse("\"late\"").is_ok());
+        assert!(parse("\"\\u001b[2J\"").is_err());
+        let ask =
+            |id: &str| json::parse::<AskEvidenceReply>("r", format!(r#"{{"request_id":"{id}"}}"#).as_bytes(), 4096);
+        assert!(ask("0a1b").is_ok() && ask("../nodes").is_err() && ask("a?b").is_err());
     }
 }

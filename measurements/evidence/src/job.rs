@@ -71,7 +71,8 @@ pub struct Answer {
     pub job_id: Hex<32>,
     /// Keyed commitment to the text (architecture decision 8).
     pub commitment: Hex<32>,
-    /// CID of the sealed answer.
+    /// CID of the sealed answer, at most 128 characters of its alphabets.
+    #[serde(deserialize_with = "crate::icl::name")]
     pub output_cid: String,
     /// The answer key, sealed to the user's reply key.
     pub output_key: SealedKey,
@@ -132,8 +133,65 @@ impl Answer {
     /// The text that the response key signs: `blf.answer/v1`, a newline, the canonical document.
     ///
     /// # Errors
-    /// [`JsonError::Malformed`] for values that JSON cannot carry.
+    /// [`JsonError::Malformed`] for another version: nobody signs or checks what it does not know.
     pub fn signed_text(&self) -> Result<String, JsonError> {
+        if self.v != 1 {
+            return Err(JsonError::Malformed { what: "answer", error: format!("v: wanted 1, got {}", self.v) });
+        }
         Ok(format!("blf.answer/v1\n{}", json::canonical("answer", self)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_one_version_and_a_plain_cid() {
+        let key = SealedKey { enc: Hex([1; 32]), ct: Hex([2; 48]) };
+        let good = Answer {
+            job_id: Hex([3; 32]),
+            commitment: Hex([4; 32]),
+            output_cid: "bafkreifzjut3te2nhyekklss27nh3k72ysco7y32koao5eei66wof36n5e".into(),
+            output_key: key,
+            response: Address([5; 20]),
+            v: 1,
+        };
+        let parse = |answer: &Answer| {
+            let text = json::canonical("answer", answer).unwrap();
+            json::parse_canonical::<Answer>("answer", text.as_bytes(), 4096)
+        };
+        assert_eq!(parse(&good).as_ref(), Ok(&good));
+        assert!(good.signed_text().unwrap().starts_with("blf.answer/v1\n{\"commitment\""));
+        let other = Answer { v: 2, ..good.clone() };
+        assert!(other.signed_text().unwrap_err().to_string().contains("v: wanted 1, got 2"));
+        for cid in ["", "../../etc/passwd", "a\nb", &"a".repeat(129)] {
+            assert!(parse(&Answer { output_cid: cid.into(), ..good.clone() }).is_err(), "{cid:?}");
+        }
+    }
+
+    #[test]
+    fn a_context_of_another_form_is_refused() {
+        let good = JobContext {
+            job_id: Hex([1; 32]),
+            measurements: vec!["tpm-pcr11:00".into()],
+            max_new_tokens: 64,
+            model_manifest_sha256: Hex([2; 32]),
+            not_after: UnixTime(9),
+            reply_hpke: Hex([3; 32]),
+            user: Address([4; 20]),
+            v: 1,
+        };
+        let parse = |context: &JobContext| JobContext::parse(context.to_canonical().unwrap().as_bytes());
+        assert_eq!(parse(&good).as_ref(), Ok(&good));
+        assert!(parse(&JobContext { v: 2, ..good.clone() }).is_err());
+        assert!(parse(&JobContext { measurements: vec![], ..good.clone() }).is_err());
+        assert!(parse(&JobContext { measurements: vec!["x".into(); MEASUREMENTS_CAP + 1], ..good.clone() }).is_err());
+        assert!(parse(&JobContext { measurements: vec!["x".repeat(CONTEXT_CAP)], ..good.clone() }).is_err());
+        let text = good.to_canonical().unwrap();
+        for bad in [text.replacen(':', ": ", 1), text.replacen("\"v\":1", "\"v\":1,\"v\":1", 1), text.to_uppercase()] {
+            assert_ne!(bad, text);
+            assert!(JobContext::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

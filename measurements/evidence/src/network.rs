@@ -61,7 +61,7 @@ impl Network {
     /// # Errors
     /// [`JsonError`] naming the member.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let network: Self = json::parse("network", bytes, NETWORK_CAP)?;
+        let network: Self = json::parse_whole("network", bytes, NETWORK_CAP)?;
         if network.v != 1 {
             let error = format!("v: wanted 1, got {}", network.v);
             return Err(JsonError::Malformed { what: "network", error });

@@ -50,17 +50,20 @@ impl NetworkProfile {
     /// # Errors
     /// [`JsonError`] naming the member.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let profile: Self = json::parse("network profile", bytes, PROFILE_CAP)?;
+        let profile: Self = json::parse_whole("network profile", bytes, PROFILE_CAP)?;
         let malformed = |error: String| Err(JsonError::Malformed { what: "network profile", error });
         if profile.v != 1 {
             return malformed(format!("v: wanted 1, got {}", profile.v));
         }
         if !["production", "insecure", "devnet"].contains(&profile.name.as_str()) {
-            return malformed(format!("name: wanted production, insecure or devnet, got {:.32}", profile.name));
+            return malformed(format!(
+                "name: wanted production, insecure or devnet, got {}",
+                json::excerpt(&profile.name)
+            ));
         }
         for host in profile.hosts() {
             if !is_dns_name(&host.name) {
-                return malformed(format!("host: wanted a lower-case DNS name, got {:.64}", host.name));
+                return malformed(format!("host: wanted a lower-case DNS name, got {}", json::excerpt(&host.name)));
             }
         }
         Ok(profile)

@@ -160,7 +160,7 @@ impl Event {
     /// # Errors
     /// [`JsonError`].
     pub fn parse(line: &[u8]) -> Result<Self, JsonError> {
-        json::parse("telemetry event", line, EVENT_CAP)
+        json::parse_whole("telemetry event", line, EVENT_CAP)
     }
 
     /// The line, without its newline.

@@ -3,7 +3,9 @@
 //! The guest always dials the host (CID 2):
 //!
 //! ```text
-//! port 5005  host → guest: one framed HostDocuments, then end of stream
+//! port 5005  host → guest: u32 BE length ‖ HostDocuments ‖ 32-byte nonce
+//!            guest → host: u32 BE length ‖ Evidence of purpose session, for that nonce
+//!            host → guest: later one byte 0x01, or the end of the stream: drain and stop
 //! port 5006  guest → host: telemetry, one JSON event a line (crate::telemetry)
 //! port 5007  guest → host: one Dial, host → guest: one reply byte, then bytes both ways until either side ends
 //! ```
@@ -66,7 +68,7 @@ impl HostDocuments {
     /// # Errors
     /// [`JsonError`] without content.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        json::parse("host documents", bytes, DOCUMENTS_CAP).map_err(|e| match e {
+        json::parse_whole("host documents", bytes, DOCUMENTS_CAP).map_err(|e| match e {
             JsonError::Malformed { what, .. } => {
                 JsonError::Malformed { what, error: "wanted the members config, credentials and endorsements".into() }
             }
