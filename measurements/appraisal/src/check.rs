@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use blf_evidence::json::excerpt;
 use serde::{Serialize, Serializer};
 
 /// The checks, in the order in which they are made. The first that fails ends the appraisal.
@@ -277,13 +278,13 @@ impl Checks {
         if !ok {
             return Err(self.reject(id, expected, got));
         }
-        self.0.push(Check { id, expected: expected.to_string(), got: got.to_string(), ok });
+        self.0.push(check(id, expected, got, ok));
         Ok(())
     }
 
     /// Ends the appraisal with a check that failed.
     pub(crate) fn reject(&mut self, id: CheckId, expected: impl Display, got: impl Display) -> AppraisalError {
-        let failed = Check { id, expected: expected.to_string(), got: got.to_string(), ok: false };
+        let failed = check(id, expected, got, false);
         let passed = std::mem::take(&mut self.0);
         AppraisalError::Rejected(Box::new(Rejected { stage: id.stage(), code: id.names().1, failed, passed }))
     }
@@ -318,6 +319,11 @@ impl Checks {
     pub(crate) fn into_inner(self) -> Vec<Check> {
         self.0
     }
+}
+
+/// A check as text that can be shown: what was there is foreign, what was expected may be as well.
+fn check(id: CheckId, expected: impl Display, got: impl Display, ok: bool) -> Check {
+    Check { id, expected: excerpt(&expected.to_string()), got: excerpt(&got.to_string()), ok }
 }
 
 #[cfg(test)]

@@ -92,10 +92,10 @@ impl Policy {
     /// # Errors
     /// [`JsonError`] for anything but strict JSON with every member.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
-        let policy: Self = json::parse("policy", bytes, POLICY_CAP)?;
+        let policy: Self = json::parse_whole("policy", bytes, POLICY_CAP)?;
         let malformed = |error: String| Err(JsonError::Malformed { what: "policy", error });
         if policy.schema != SCHEMA {
-            return malformed(format!("schema: wanted {SCHEMA}, got {:.64}", policy.schema));
+            return malformed(format!("schema: wanted {SCHEMA}, got {}", json::excerpt(&policy.schema)));
         }
         if policy.minimum_tier > 2 {
             return malformed(format!("minimum_tier: wanted 0 to 2, got {}", policy.minimum_tier));

@@ -91,6 +91,7 @@ pub struct Inputs {
     /// Files.
     pub outputs: Vec<Output>,
     /// SHA-256 of the image's sections, by name; compared with the image.
+    #[serde(deserialize_with = "json::unique_map")]
     pub sections: std::collections::BTreeMap<String, Hex<32>>,
 }
 
@@ -205,16 +206,18 @@ impl Release {
     /// # Errors
     /// [`ReleaseError::Json`] for anything but strict JSON of this schema, and for values that contradict each other.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReleaseError> {
-        let release: Self = json::parse("release manifest", bytes, RELEASE_CAP)?;
+        let release: Self = json::parse_whole("release manifest", bytes, RELEASE_CAP)?;
         let malformed = |error: String| JsonError::Malformed { what: "release manifest", error };
         if release.schema != SCHEMA {
-            return Err(malformed(format!("schema: wanted {SCHEMA}, got {:.64}", release.schema)).into());
+            return Err(malformed(format!("schema: wanted {SCHEMA}, got {}", json::excerpt(&release.schema))).into());
         }
         let wanted = measurement_id(release.pcrs.pcr11);
         if release.measurement_id != wanted {
-            return Err(
-                malformed(format!("measurement_id: wanted {wanted}, got {:.80}", release.measurement_id)).into()
-            );
+            return Err(malformed(format!(
+                "measurement_id: wanted {wanted}, got {}",
+                json::excerpt(&release.measurement_id)
+            ))
+            .into());
         }
         if (release.pcrs.pcr12, release.pcrs.pcr13) != (Hex([0; 32]), Hex([0; 32])) {
             return Err(malformed("pcrs: wanted 12 and 13 zero".into()).into());
@@ -261,7 +264,7 @@ impl Inputs {
     /// # Errors
     /// [`ReleaseError::Json`].
     pub fn parse(bytes: &[u8]) -> Result<Self, ReleaseError> {
-        Ok(json::parse("inputs.json", bytes, RELEASE_CAP)?)
+        Ok(json::parse_whole("inputs.json", bytes, RELEASE_CAP)?)
     }
 }
 

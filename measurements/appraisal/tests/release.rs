@@ -67,6 +67,18 @@ fn inputs_as_the_builder_writes_them() {
 }
 
 #[test]
+fn section_named_twice() {
+    let image = image();
+    let text = serde_json::to_string(&inputs(&image)).unwrap();
+    let (name, hash) = inputs(&image).sections.pop_first().unwrap();
+    let first = format!("\"{name}\":\"{hash}\"");
+    let twice = text.replacen(&first, &format!("{first},\"{name}\":\"{}\"", Hex([9; 32])), 1);
+    assert_ne!(twice, text);
+    assert!(Inputs::parse(text.as_bytes()).is_ok());
+    assert!(Inputs::parse(twice.as_bytes()).unwrap_err().to_string().contains("duplicate field"));
+}
+
+#[test]
 fn description_of_another_image() {
     let image = image();
     let mut other = inputs(&image);
