@@ -27,7 +27,9 @@ pub fn commitment(prompt_key: &Key, job: &Hex<32>, text: &Secret) -> Hex<32> {
     if hkdf.expand(LABEL, &mut key[..32]).is_err() {
         return Hex([0; 32]);
     }
-    let text = normalise(&String::from_utf8_lossy(text.expose()));
+    // A copy that is zeroized, also where the lossy one would be a copy of its own.
+    let text = zeroize::Zeroizing::new(String::from_utf8_lossy(text.expose()).into_owned());
+    let text = normalise(&text);
     let mut mac = Hmac::<Sha256>::new((&*key).into());
     mac.update(LABEL);
     mac.update(&[0]);

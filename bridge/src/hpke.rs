@@ -52,7 +52,7 @@ impl HpkeKey {
 /// Seals a key to `to`, bound to `info` and `aad`.
 ///
 /// # Errors
-/// [`OpenError::PublicKey`] if `to` is not usable, [`OpenError::Randomness`].
+/// [`OpenError::PublicKey`] if `to` is not usable, [`OpenError::Randomness`]; [`OpenError::Tag`] never in practice.
 pub fn seal_key(to: &Hex<32>, key: &Key, info: &[u8], aad: &[u8]) -> Result<SealedKey, OpenError> {
     let public = PublicKey::from_bytes(&to.0).map_err(|_| OpenError::PublicKey)?;
     // The library panics when the system has no randomness, so that is asked first; getrandom(2) cannot fail later.
