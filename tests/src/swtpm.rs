@@ -20,13 +20,10 @@ pub struct SwTpm {
 /// A connection to it. A stream, so that a response must be put together by its size.
 pub struct Socket(UnixStream);
 
-/// Says past libtest's capture, and in the file that `tests/check` counts, that a test proves nothing here and why.
+/// Says past libtest's capture, so that `tests/check` can count it, that a test proves nothing here and why.
 pub fn skip(reason: &str) {
     let line = format!("skipped: {}: {reason}\n", thread::current().name().unwrap_or("?"));
     let _ = io::stderr().write_all(line.as_bytes());
-    if let Some(path) = std::env::var_os("BLF_SKIPPED") {
-        let _ = std::fs::OpenOptions::new().append(true).open(path).and_then(|mut f| f.write_all(line.as_bytes()));
-    }
 }
 
 impl SwTpm {

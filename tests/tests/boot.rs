@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use blf_tests::search::Needles;
-use blf_tests::swtpm::skip;
 use serde_json::Value;
 
 /// What `tests/boot` prepared: the commands, the image and the model pack.
@@ -27,13 +26,9 @@ struct Launched {
 }
 
 impl Prepared {
-    fn find() -> Option<Self> {
-        let Some(bin) = std::env::var_os("BLF_BOOT_BIN") else {
-            skip("run by tests/boot, which builds the image first");
-            return None;
-        };
-        let path = |name: &str| PathBuf::from(std::env::var_os(name).unwrap());
-        Some(Self { bin: bin.into(), image: path("BLF_BOOT_IMAGE"), model: path("BLF_BOOT_MODEL") })
+    fn find() -> Self {
+        let path = |name: &str| PathBuf::from(std::env::var_os(name).unwrap_or_else(|| panic!("wanted {name}")));
+        Self { bin: path("BLF_BOOT_BIN"), image: path("BLF_BOOT_IMAGE"), model: path("BLF_BOOT_MODEL") }
     }
 
     fn launch(&self, nodes: u8) -> Launched {
@@ -131,7 +126,7 @@ impl Launched {
 
 #[test]
 fn one_node_in_the_booted_image_answers_and_the_host_never_holds_the_text() {
-    let Some(prepared) = Prepared::find() else { return };
+    let prepared = Prepared::find();
     let launched = prepared.launch(1);
     let marker = format!("What is blf? {}", blf_evidence::Hex(*blf_bridge::Key::random().unwrap().expose()));
     let report = prepared.ask(&launched, &marker, 0);
@@ -166,7 +161,7 @@ fn one_node_in_the_booted_image_answers_and_the_host_never_holds_the_text() {
 
 #[test]
 fn three_nodes_in_the_booted_image_agree() {
-    let Some(prepared) = Prepared::find() else { return };
+    let prepared = Prepared::find();
     let launched = prepared.launch(3);
     let report = prepared.ask(&launched, "What does blf protect?", 2);
     let quorum = report["quorum"].as_array().unwrap();
