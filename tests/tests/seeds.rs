@@ -1,0 +1,500 @@
+//! The seeds of the fuzz targets, `tests/fuzz/corpus`: a fuzzer that starts from nothing finds no JSON with forty members.
+//!
+//! Each is small and, where its parser can be called from here, accepted by it; what real machines said is read from the
+//! vectors of the crates. The test compares them with the committed ones; with `BLF_BLESS=1` in the environment it
+//! writes them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use blf_agent::attester::Tpm;
+use blf_agent::attester::tpm::Transport;
+use blf_agent::frames::{self, FromVault, Method, ToVault};
+use blf_bridge::{HpkeKey, Key, cid};
+use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
+use blf_evidence::eip191::Signature;
+use blf_evidence::job::{Answer, JobContext, Role, SealedKey, Share, Verdict};
+use blf_evidence::pack::{self, Parameters};
+use blf_evidence::profile::{Host, NetworkProfile};
+use blf_evidence::statement::{Binding, Keys, Model, Profile, Purpose, Statement};
+use blf_evidence::telemetry::{Code, Event, JobState};
+use blf_evidence::tpm::{EncryptedSecret, IdObject, Public, Quote};
+use blf_evidence::tunnel::Dial;
+use blf_evidence::{Address, Base64, Hex, UnixTime, icl, json};
+use blf_tests::network::Boot;
+use blf_tests::swtpm::{Socket, SwTpm};
+use serde_json::Value;
+
+#[test]
+fn every_target_has_its_seeds() {
+    formats();
+    tpm();
+    icl_messages();
+    bridge();
+    appraisal();
+    agent();
+    for target in fs::read_dir(fuzz().join("targets")).unwrap() {
+        let name = target.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        let seeds = fs::read_dir(fuzz().join("corpus").join(&name)).map_or(0, Iterator::count);
+        assert!(seeds > 0, "{name} has no seed");
+    }
+}
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+/// One seed; the first byte of some says what the rest is, as their targets explain.
+#[track_caller]
+fn write(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
+    let bytes = bytes.as_ref();
+    assert!(bytes.len() <= 65536, "{target}/{name}: {} bytes", bytes.len());
+    let file = fuzz().join("corpus").join(target).join(name);
+    if std::env::var_os("BLF_BLESS").is_some() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, bytes).unwrap();
+    } else {
+        assert!(fs::read(&file).is_ok_and(|committed| committed == bytes), "{}: run with BLF_BLESS=1", file.display());
+    }
+}
+
+/// A copy of a file that lives elsewhere and may change there: as good a seed when it is older.
+fn copy(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
+    if std::env::var_os("BLF_BLESS").is_some() {
+        write(target, name, bytes);
+    }
+}
+
+fn vector(path: &str) -> Vec<u8> {
+    fs::read(fuzz().join("../../measurements").join(path)).unwrap()
+}
+
+fn unhex(value: &Value) -> Vec<u8> {
+    let text = value.as_str().unwrap();
+    (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+}
+
+fn key() -> Key {
+    Key::fill(|_| Ok::<(), ()>(())).unwrap()
+}
+
+fn keys() -> Keys {
+    Keys {
+        cofhe_sealing: Hex([3; 32]),
+        hpke: Hex([4; 32]),
+        node: Address([5; 20]),
+        response: Address([6; 20]),
+        tls_spki_sha256: Hex([7; 32]),
+    }
+}
+
+fn models() -> Vec<Model> {
+    vec![Model { id: "blf-tiny-1".into(), manifest_sha256: Hex([8; 32]) }]
+}
+
+fn binding() -> Binding {
+    Binding {
+        anchor: None,
+        audience: "icl.devnet.blf.internal".into(),
+        boot_id: Hex([1; 16]),
+        config_sha256: Hex([2; 32]),
+        egress: vec!["icl.devnet.blf.internal:8443".into()],
+        gpu_sha256: None,
+        keys: keys(),
+        models: models(),
+        nonce: Hex([9; 32]),
+        not_after: UnixTime(1_795_160_000),
+        numeric_profile: "blf-f32-v1".into(),
+        profile: Profile { id: Hex([10; 32]), name: "devnet".into() },
+        purpose: Purpose::Admission,
+        v: 1,
+    }
+}
+
+fn context() -> JobContext {
+    JobContext {
+        job_id: Hex([1; 32]),
+        measurements: vec![format!("tpm-pcr11:{}", Hex([0; 32]))],
+        max_new_tokens: 64,
+        model_manifest_sha256: Hex([2; 32]),
+        not_after: UnixTime(1_795_157_973),
+        reply_hpke: Hex([3; 32]),
+        user: Address([4; 20]),
+        v: 1,
+    }
+}
+
+/// A quote of a software TPM, with another binding than it was made for.
+fn evidence() -> Evidence {
+    let swtpm: Value = serde_json::from_slice(&vector("evidence/tests/vectors/tpm/swtpm.json")).unwrap();
+    let set = &swtpm["p256"];
+    Evidence {
+        schema: SCHEMA.into(),
+        binding: binding().to_canonical().unwrap(),
+        config: CONFIG.into(),
+        platform: Platform::Tpm(TpmEvidence {
+            quote: Base64(unhex(&set["quote"])),
+            signature: Base64(unhex(&set["signature"])),
+            ak_public: Base64(unhex(&set["ak_public"])[2..].to_vec()),
+            ak_certificate: None,
+            pcrs: swtpm["pcrs"].as_array().unwrap().iter().map(|p| Hex(unhex(p).try_into().unwrap())).collect(),
+            event_log: None,
+        }),
+        endorsements: Some(Base64(vec![1, 2, 3])),
+    }
+}
+
+const CONFIG: &str = r#"{"max_jobs":2,"name":"node-1","v":1}"#;
+const CREDENTIALS: &str = r#"{"pinning_token":"token","v":1}"#;
+
+fn formats() {
+    write("binding", "admission", binding().to_canonical().unwrap());
+    let anchor = blf_evidence::statement::Anchor { block_hash: Hex([1; 32]), block_number: 7, chain_id: 421_614 };
+    let dated = Binding { anchor: Some(anchor), gpu_sha256: Some(Hex([1; 32])), ..binding() };
+    write("binding", "dated", dated.to_canonical().unwrap());
+    write("job_context", "job", context().to_canonical().unwrap());
+    let text = evidence().to_json().unwrap();
+    Evidence::parse(text.as_bytes()).unwrap();
+    write("evidence", "tpm", text);
+    let snp = blf_evidence::bundle::SnpEvidence { report: Base64(vec![0; 64]), certificates: None };
+    write("evidence", "snp", Evidence { platform: Platform::Snp(snp), ..evidence() }.to_json().unwrap());
+    let tdx = blf_evidence::bundle::TdxEvidence { quote: Base64(vec![0; 64]), event_log: None };
+    write("evidence", "tdx", Evidence { platform: Platform::Tdx(tdx), ..evidence() }.to_json().unwrap());
+
+    write("host_documents", "config", CONFIG);
+    write("host_documents", "credentials", CREDENTIALS);
+    let documents = serde_json::json!({"config": CONFIG, "credentials": CREDENTIALS, "endorsements": "AQID"});
+    write("host_documents", "documents", documents.to_string());
+
+    let host = Host { name: "icl.devnet.blf.internal".into(), port: 8443 };
+    write("dial", "icl", Dial(host).to_line());
+
+    let (job, node) = (Hex([1; 32]), Address([2; 20]));
+    let code = || Code::new("STAGE").unwrap();
+    let events = [
+        Event::BootStage { number: 1, of: 9, stage: code(), millis: 12 },
+        Event::BootFailed { stage: code(), code: code() },
+        Event::Booted { node, millis: 1, memory_total_kib: 2, memory_available_kib: 3 },
+        Event::Certified { tier: 0, not_after: UnixTime(9) },
+        Event::Heartbeat { jobs: 1 },
+        Event::Assigned { job, role: Role::Leader },
+        Event::Job { job, state: JobState::Running, millis: 3 },
+        Event::JobFailed { job, code: code() },
+        Event::EvidenceGiven {},
+        Event::Trouble { code: code(), retry_in: 5 },
+        Event::Stopping { jobs: 0 },
+        Event::Stopped {},
+    ];
+    for (i, event) in events.iter().enumerate() {
+        write("telemetry", &format!("event-{i:02}"), event.to_line().unwrap());
+    }
+
+    let profile = fs::read(fuzz().join("../../agent/profiles/devnet.json")).unwrap();
+    NetworkProfile::parse(&profile).unwrap();
+    copy("network_profile", "devnet", profile);
+    let network = serde_json::json!({
+        "ak_roots": [{"development": true, "name": "root", "pem": "-----BEGIN CERTIFICATE-----"}],
+        "model": "blf-tiny-1", "pinning_token": "token", "profile": "profile.json", "release": "release.json",
+        "resolve": [{"address": "127.0.0.1:8443", "host": {"name": "icl.devnet.blf.internal", "port": 8443}}], "v": 1,
+    })
+    .to_string();
+    blf_evidence::network::Network::parse(network.as_bytes()).unwrap();
+    write("network_profile", "network", network);
+
+    let parameters = Parameters {
+        id: "blf-tiny-1".into(),
+        architecture: pack::ARCHITECTURE_LLAMA.into(),
+        numeric_profile: pack::NUMERIC_PROFILE_F32.into(),
+        max_context: 512,
+        max_new_tokens: 128,
+        eos: vec![2],
+    };
+    let mut packed = Vec::new();
+    let manifest = pack::write(&mut packed, parameters, [b"{}", b"{}", b"{prompt}", b"weights"]).unwrap();
+    pack::verify(&packed).unwrap();
+    write("model_pack", "pack", packed);
+    write("model_pack", "manifest", manifest.to_canonical().unwrap());
+
+    let address = Address([5; 20]).to_string();
+    let signature = Signature([27; 65]).to_string();
+    for (name, text) in [
+        ("address", address.as_str()),
+        ("base64", "AQIDBA=="),
+        ("hex16", &"0a".repeat(16)),
+        ("hex32", &"0a".repeat(32)),
+        ("signature", &signature),
+    ] {
+        write("encoding", name, text);
+    }
+}
+
+fn tpm() {
+    let swtpm: Value = serde_json::from_slice(&vector("evidence/tests/vectors/tpm/swtpm.json")).unwrap();
+    for kind in ["p256", "rsa2048"] {
+        let set = &swtpm[kind];
+        Quote::parse(&unhex(&set["quote"])).unwrap();
+        write("tpm", &format!("quote-{kind}"), unhex(&set["quote"]));
+        write("tpm", &format!("signature-{kind}"), unhex(&set["signature"]));
+        for member in ["ak_public", "ek_public"] {
+            let bytes = unhex(&set[member])[2..].to_vec();
+            Public::parse(&bytes).unwrap();
+            write("tpm", &format!("{member}-{kind}"), bytes);
+        }
+    }
+    // As an ICL makes them (Part 1, 24), with numbers instead of a secret.
+    let sized = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let id_object = sized(&[sized(&[7; 32]), vec![8; 34]].concat());
+    IdObject::parse(&id_object).unwrap();
+    write("tpm", "id-object", id_object);
+    let point = sized(&[sized(&[7; 32]), sized(&[8; 32])].concat());
+    EncryptedSecret::parse(&point).unwrap();
+    write("tpm", "encrypted-secret", point);
+    write("event_log", "kernel", vector("appraisal/tests/vectors/boot/kernel.log"));
+    write("event_log", "short-no-action", vector("evidence/tests/vectors/eventlog/bad-short-no-action.bin"));
+}
+
+/// The first byte says which message; the numbers are those of `targets/icl.rs`.
+fn icl_messages() {
+    let (node_address, job_id) = (Address([2; 20]), Hex([1; 32]));
+    let text = || "text".to_owned();
+    let (hex, time, signature) = (Hex([1; 32]), UnixTime(1_795_157_973), Signature([27; 65]));
+    let share = Share { node: node_address, hpke: hex, key: SealedKey { enc: hex, ct: Hex([2; 48]) } };
+    let answer = Answer {
+        job_id,
+        commitment: hex,
+        output_cid: cid::of(b"answer"),
+        output_key: share.key.clone(),
+        response: node_address,
+        v: 1,
+    };
+    let context = context().to_canonical().unwrap();
+    let candidate = icl::Candidate { address: node_address, tier: 0, models: models() };
+    let bytes = || Base64(vec![1, 2, 3]);
+    macro_rules! messages {
+        ($($number:literal $name:literal $message:expr),* $(,)?) => {
+            $(write("icl", $name, [&[$number], json::canonical($name, &$message).unwrap().as_bytes()].concat());)*
+        };
+    }
+    messages!(
+        0 "time" icl::Time { nonce: hex, signature, time },
+        1 "challenge" icl::Challenge { challenge_id: text(), nonce: hex, audience: text(), expires_at: time },
+        2 "enroll-reply" icl::EnrollReply { enrolment_id: text(), credential_blob: bytes(), encrypted_secret: bytes() },
+        3 "activate-reply" icl::ActivateReply { ak_certificate: bytes() },
+        4 "attest-reply" icl::AttestReply { certificate: text(), signature },
+        5 "certificate" icl::Certificate {
+            binding_sha256: hex, issued_at: time, keys: keys(), measurement: text(), not_after: time, tier: 0, v: 1,
+        },
+        6 "assignments" icl::Assignments {
+            assignments: vec![icl::Assignment {
+                job_id, role: Role::Leader, model_id: text(), context: context.clone(), prompt_cid: cid::of(b"x"),
+                claim_by: time,
+            }],
+            evidence_requests: vec![icl::EvidenceRequest {
+                request_id: text(), nonce: hex, audience: text(), purpose: Purpose::Preview,
+            }],
+        },
+        7 "claim-reply" icl::ClaimReply { share: share.clone(), claim_deadline: time },
+        8 "job-status" icl::JobStatus { job_id, phase: icl::Phase::Revealing, leader_commitment: Some(hex), reason: None },
+        9 "done" icl::Done { status: "ok".into() },
+        10 "refusal" icl::Refusal { code: "NONCE_REUSED".into(), detail: text() },
+        11 "enroll" icl::Enroll { node_address, ek_public: bytes(), ek_certificate: None, ak_public: bytes() },
+        12 "attest" icl::Attest {
+            node_address, backend_type: "tpm".into(), challenge_id: text(), evidence: evidence(),
+        },
+        13 "fresh-evidence" icl::FreshEvidence { node_address, request_id: text(), evidence: evidence() },
+        14 "leader-result" icl::LeaderResult { job_id, node_address, answer: answer.clone(), salt: hex, signature },
+        15 "verifier-result" icl::VerifierResult {
+            job_id, node_address, commitment: hex, salt: hex, verdict: Verdict::Confirm,
+        },
+        16 "submit" icl::Submit {
+            context, leader: node_address, model_id: text(), prompt_cid: cid::of(b"x"), shares: vec![share],
+            spares: vec![node_address], verifiers: vec![],
+        },
+        17 "quorum-preview" icl::QuorumPreview { leader: candidate.clone(), verifiers: vec![candidate], spares: vec![] },
+        18 "request-status" icl::RequestStatus {
+            job_id, phase: icl::Phase::Accepted, answer: Some(answer), signature: Some(signature), reason: None,
+            verdicts: vec![icl::NodeVerdict { node: node_address, verdict: Verdict::Reject }], quorum: vec![node_address],
+        },
+        19 "evidence-reply" icl::EvidenceReply { evidence: Some(evidence()), age: 0 },
+    );
+}
+
+fn bridge() {
+    write("cid", "v1", cid::of(b"blob"));
+    write("cid", "v0", "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    let mut plain = vec![5, 0, 0, 0];
+    plain.extend(b"hello");
+    plain.resize(1024, 0);
+    write("prompt", "answer", &plain);
+    let mut plain = vec![2, 0, 0, 0, b'{', b'}', 5, 0, 0, 0];
+    plain.extend(b"hello");
+    plain.resize(1024, 0);
+    write("prompt", "prompt", &plain);
+    // The key of the target, and what was never sealed to it.
+    let hpke = HpkeKey::derive(&key()).unwrap();
+    let sealed = SealedKey { enc: HpkeKey::derive(&key()).unwrap().public(), ct: Hex([2; 48]) };
+    let share = Share { node: Address([5; 20]), hpke: hpke.public(), key: sealed };
+    write("share", "share", json::canonical("share", &share).unwrap());
+}
+
+fn appraisal() {
+    write("certificate", "root.der", vector("appraisal/tests/vectors/gcp-ca/root.der"));
+    write("certificate", "intermediate.der", vector("appraisal/tests/vectors/gcp-ca/intermediate.der"));
+    let ca = fs::read(fuzz().join("../../host-tools/devnet/development/ak-ca.pem"));
+    copy("certificate", "ak-ca.pem", ca.unwrap());
+    for (name, policy) in [("devnet", blf_appraisal::Policy::DEVNET), ("released", blf_appraisal::Policy::RELEASED)] {
+        copy("policy", name, policy);
+    }
+    let hash = Hex([0; 32]).to_string();
+    let file = serde_json::json!({"name": "blf.efi", "size": 1, "sha256": hash});
+    let input = serde_json::json!({
+        "kind": "deb", "name": "linux", "version": "6", "architecture": "amd64", "size": 1, "sha256": hash,
+    });
+    let common = serde_json::json!({
+        "version": "0.1.0", "kernel": "6.12", "locked": true, "date": "2026-11-20",
+        "source": {"commit": "0", "agent_sha256": hash, "cargo_lock_sha256": hash},
+        "rust": {"version": "1.95.0", "commit": "0", "sha256": hash}, "inputs": [input], "outputs": [file],
+    });
+    let with = |more: Value| {
+        let mut all = common.clone();
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all.to_string()
+    };
+    let release = with(serde_json::json!({
+        "schema": blf_appraisal::release::SCHEMA, "measurement_id": format!("tpm-pcr11:{hash}"),
+        "pcrs": {"4": [hash, hash], "9": hash, "11": hash, "12": hash, "13": hash},
+        "profile": {"id": hash, "name": "devnet"}, "image_id": "blf",
+    }));
+    blf_appraisal::Release::parse(release.as_bytes()).unwrap();
+    write("release", "release", release);
+    let inputs = with(serde_json::json!({"profile": "devnet", "sections": {".linux": hash}}));
+    blf_appraisal::Inputs::parse(inputs.as_bytes()).unwrap();
+    write("release", "inputs", inputs);
+    let uki = uki();
+    blf_appraisal::predict::from_uki(&uki).unwrap();
+    write("uki", "uki", uki);
+}
+
+/// A PE32+ image for x86-64: headers of 1,024 bytes, sections aligned to 512, five data directories.
+fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    const HEADERS: usize = 1024;
+    let word = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
+    let mut out = vec![0; HEADERS];
+    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"MZ");
+    put(0x3C, &word(0x40));
+    put(0x40, b"PE\0\0");
+    put(0x44, &0x8664_u16.to_le_bytes());
+    put(0x46, &u16::try_from(sections.len()).unwrap().to_le_bytes());
+    put(0x54, &(112_u16 + 5 * 8).to_le_bytes());
+    let optional = 0x58;
+    put(optional, &0x20B_u16.to_le_bytes());
+    put(optional + 60, &word(HEADERS));
+    put(optional + 108, &word(5));
+    let mut body = Vec::new();
+    for (i, (name, data)) in sections.iter().enumerate() {
+        let at = optional + 112 + 5 * 8 + i * 40;
+        put(at, name.as_bytes());
+        put(at + 8, &word(data.len()));
+        put(at + 16, &word(data.len().next_multiple_of(512)));
+        put(at + 20, &word(HEADERS + body.len()));
+        body.extend_from_slice(data);
+        body.resize(body.len().next_multiple_of(512), 0);
+    }
+    out.extend(body);
+    out
+}
+
+fn uki() -> Vec<u8> {
+    image(&[
+        (".text", b"stub"),
+        (".osrel", b"ID=blf\n"),
+        (".cmdline", b"quiet\n"),
+        (".uname", b"6.12.0"),
+        (".linux", &image(&[(".text", b"kernel")])),
+        (".initrd", b"INITRD"),
+    ])
+}
+
+fn agent() {
+    let (job, hex) = (Hex([1; 32]), Hex([1; 32]));
+    let share = Share { node: Address([2; 20]), hpke: hex, key: SealedKey { enc: hex, ct: Hex([2; 48]) } };
+    let to_vault = [
+        ToVault::Identity,
+        ToVault::SetTime(icl::Time { nonce: hex, signature: Signature([27; 65]), time: UnixTime(1) }),
+        ToVault::SignRequest {
+            method: Method::Post,
+            path: "/internal/x".into(),
+            body_sha256: hex,
+            nonce: Hex([1; 16]),
+        },
+        ToVault::Activate { credential_blob: vec![1], encrypted_secret: vec![2] },
+        ToVault::Attest { purpose: Purpose::Preview, audience: "a".into(), nonce: hex },
+        ToVault::Run { context: "{}".into(), role: Role::Leader, share, blob: vec![1, 2, 3] },
+        ToVault::RevealVerifier { job, leader_commitment: hex },
+    ];
+    for (i, message) in to_vault.iter().enumerate() {
+        write("frames", &format!("to-vault-{i}"), frames::encode(message).unwrap());
+    }
+    let refused = FromVault::Refused { code: "CODE".into() };
+    write("frames", "from-vault", frames::encode(&refused).unwrap());
+
+    let model = fuzz().join("../models/blf-tiny-1");
+    let file = |name: &str| fs::read(model.join(name)).unwrap();
+    copy("model_files", "config", [&[0], &file("config.json")[..]].concat());
+    copy("model_files", "tokenizer", [&[1], &file("tokenizer.json")[..]].concat());
+    copy("model_files", "template", [&[2], &file("template.txt")[..]].concat());
+    // Only the header of the weights: a length and JSON.
+    let weights = file("model.safetensors");
+    let header = 8 + usize::try_from(u64::from_le_bytes(weights[..8].try_into().unwrap())).unwrap();
+    copy("model_files", "weights", [&[3], &weights[..header]].concat());
+
+    // What a TPM says first: an NV index that is not there, twice, then two keys.
+    let response = |rc: u32, body: &[u8]| {
+        let size = u32::try_from(10 + body.len()).unwrap();
+        let tag: u16 = if body.is_empty() { 0x8001 } else { 0x8002 };
+        let bytes = [&tag.to_be_bytes()[..], &size.to_be_bytes(), &rc.to_be_bytes(), body].concat();
+        [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], &bytes].concat()
+    };
+    write(
+        "tpm_responses",
+        "no-certificates",
+        [response(0x18B, &[]), response(0x18B, &[]), response(0, &[0; 64])].concat(),
+    );
+    recorded();
+}
+
+/// What a software TPM said from its first command to an activated credential; every TPM says it with other keys, so it
+/// is recorded once.
+fn recorded() {
+    let file = fuzz().join("corpus/tpm_responses/swtpm");
+    if std::env::var_os("BLF_BLESS").is_none() || file.exists() {
+        return;
+    }
+    let boot = Boot::recorded();
+    let Some(swtpm) = SwTpm::booted(&boot.log) else { return };
+    let said = Arc::<Mutex<Vec<u8>>>::default();
+    let tap = Tap { socket: swtpm.connect(), said: Arc::clone(&said) };
+    let mut tpm = Tpm::new(Box::new(tap), &boot.log_file).unwrap();
+    tpm.attest(&Statement(Hex([7; 64]))).unwrap();
+    tpm.measurement_id().unwrap();
+    fs::write(file, &*said.lock().unwrap()).unwrap();
+}
+
+/// Writes down each response with its length.
+struct Tap {
+    socket: Socket,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Transport for Tap {
+    fn transmit(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
+        let response = self.socket.transmit(command)?;
+        let mut said = self.said.lock().unwrap();
+        said.extend(u16::try_from(response.len()).unwrap().to_be_bytes());
+        said.extend(&response);
+        Ok(response)
+    }
+}
