@@ -18,14 +18,16 @@ use crate::state::{Turn, parse, sql, time};
 const LIFE: u64 = 600;
 /// Seconds after which a question is shown to the node again, in case the reply that carried it was lost.
 const SHOW_AGAIN: u64 = 30;
-/// Questions that may wait for one node, and for one user.
+/// Questions that may wait for one node, and that one user may have, answered ones included.
 const OPEN: u32 = 32;
 
 /// A user asks for evidence, fresh with a nonce or cached with an age.
 pub(crate) fn ask(turn: &mut Turn<'_>, user: Address, node: Address, ask: &AskEvidence) -> Result<AskEvidenceReply> {
     admission::live(turn, node)?;
     let open: u32 = turn.tx.query_row(
-        "SELECT COUNT(*) FROM evidence_requests WHERE (node = ?1 OR user = ?2) AND expires_at >= ?3",
+        // What is answered costs the node nothing more: counted, it would shut out everybody else.
+        "SELECT COUNT(*) FROM evidence_requests
+         WHERE (node = ?1 AND evidence IS NULL OR user = ?2) AND expires_at >= ?3",
         (node.to_string(), user.to_string(), sql(turn.now)),
         |row| row.get(0),
     )?;
