@@ -4,7 +4,7 @@
 //! quorum → evidence of each node, to the user's own nonce → appraise → seal → submit → wait → open → check
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use blf_bridge::prompt::{open_answer, seal_prompt};
@@ -379,6 +379,7 @@ async fn open(
         return Err(rejected("ANSWER_MISSING", &"accepted job: wanted an answer and a signature, got none"));
     };
     check_answer(answer, sealed, status, nodes)?;
+    check_quorum(status, nodes, 1 + usize::from(ask.verifiers))?;
     let signed = answer.signed_text().map_err(|e| rejected("ANSWER", &e))?;
     signature.verify(signed.as_bytes(), answer.response).map_err(|e| rejected("ANSWER_SIGNATURE", &e))?;
 
@@ -399,6 +400,28 @@ async fn open(
         return Err(rejected("ANSWER_COMMITMENT", &message));
     }
     String::from_utf8(text.expose().to_vec()).map_err(|_| rejected("ANSWER_TEXT", &"answer: wanted UTF-8"))
+}
+
+/// The quorum is as large as asked for, of distinct nodes whose evidence was appraised, and enough of its verifiers confirm.
+/// Verdicts bear no signature of their nodes: a user who does not believe the ICL knows from them only that it is consistent.
+fn check_quorum(status: &RequestStatus, nodes: &BTreeMap<Address, Node>, size: usize) -> Result<(), Failure> {
+    let rejected = |code: &str, message: String| Err(Failure::new(Exit::Rejected, code, message));
+    let distinct: BTreeSet<&Address> = status.quorum.iter().collect();
+    if distinct.len() != size || status.quorum.len() != size {
+        let got = status.quorum.len();
+        return rejected("QUORUM_SIZE", format!("quorum: wanted {size} distinct nodes, got {got}"));
+    }
+    if let Some(stranger) = status.quorum.iter().find(|node| !nodes.contains_key(node)) {
+        let message = format!("quorum: wanted nodes whose evidence was appraised, got {stranger}");
+        return rejected("QUORUM_STRANGER", message);
+    }
+    let confirms = |node: &&Address| status.verdicts.iter().any(|v| v.node == **node && v.verdict == Verdict::Confirm);
+    // The leader stands behind its own answer; two thirds in all, rounded up, as the network has it.
+    let (wanted, got) = ((2 * size).div_ceil(3), 1 + status.quorum.iter().skip(1).filter(confirms).count());
+    if got < wanted {
+        return rejected("QUORUM_VERDICTS", format!("quorum: wanted {wanted} of {size} behind the answer, got {got}"));
+    }
+    Ok(())
 }
 
 /// The answer is for this job, by the response key that the leader's evidence named.
@@ -426,4 +449,54 @@ fn check_answer(
 fn member(node: &Node, status: &RequestStatus) -> Member {
     let verdict = status.verdicts.iter().find(|v| v.node == node.address).map(|v| v.verdict);
     Member { node: node.address, tier: node.tier, measurement: node.measurement.clone(), verdict }
+}
+
+#[cfg(test)]
+mod tests {
+    use blf_evidence::icl::NodeVerdict;
+    use blf_evidence::statement::Keys;
+
+    use super::*;
+
+    fn nodes() -> BTreeMap<Address, Node> {
+        let node = |byte| {
+            let address = Address([byte; 20]);
+            let keys = Keys {
+                cofhe_sealing: Hex([3; 32]),
+                hpke: Hex([4; 32]),
+                node: address,
+                response: address,
+                tls_spki_sha256: Hex([7; 32]),
+            };
+            let (models, measurement) = (vec![], String::new());
+            (address, Node { address, keys, models, measurement, tier: 0, meaning: "", checks: 0 })
+        };
+        (1..=4).map(node).collect()
+    }
+
+    fn check(quorum: &[u8], verdicts: &[(u8, Verdict)], size: usize) -> Option<String> {
+        let status = RequestStatus {
+            job_id: Hex([0; 32]),
+            phase: Phase::Accepted,
+            answer: None,
+            signature: None,
+            verdicts: verdicts.iter().map(|(n, v)| NodeVerdict { node: Address([*n; 20]), verdict: *v }).collect(),
+            quorum: quorum.iter().map(|n| Address([*n; 20])).collect(),
+            reason: None,
+        };
+        check_quorum(&status, &nodes(), size).err().map(|failure| failure.code)
+    }
+
+    #[test]
+    fn the_quorum_is_what_was_asked_for() {
+        use Verdict::{Confirm, Reject};
+        assert_eq!(check(&[1], &[], 1), None);
+        assert_eq!(check(&[1, 2, 4], &[(2, Confirm)], 3), None, "two of three");
+        let code = |code: &str| Some(code.to_owned());
+        assert_eq!(check(&[1], &[], 3), code("QUORUM_SIZE"), "the leader alone");
+        assert_eq!(check(&[1, 2, 2], &[(2, Confirm)], 3), code("QUORUM_SIZE"), "one node twice");
+        assert_eq!(check(&[1, 2, 9], &[(2, Confirm)], 3), code("QUORUM_STRANGER"));
+        assert_eq!(check(&[1, 2, 3], &[(2, Reject)], 3), code("QUORUM_VERDICTS"));
+        assert_eq!(check(&[1, 2, 3], &[(1, Confirm), (4, Confirm)], 3), code("QUORUM_VERDICTS"), "nobody's verdict");
+    }
 }
