@@ -7,7 +7,7 @@ use blf::ask::{self, Ask};
 use blf::cli::{AskArgs, Cli, Command};
 use blf::failure::{Exit, Failure, read_file};
 use blf::nodes::Known;
-use blf::terminal::{Terminal, print_json};
+use blf::terminal::{Terminal, print_json, printable};
 use blf::{measure, show, verify};
 use blf_bridge::Secret;
 use blf_evidence::job::PROMPT_CAP;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             if cli.json {
                 print_json(&serde_json::json!({ "schema": "blf.failure/v1", "failure": failure }));
             } else {
-                anstream::eprintln!("blf: {failure}");
+                anstream::eprintln!("blf: {}", printable(&failure.to_string()));
             }
             ExitCode::from(failure.exit as u8)
         }
@@ -127,6 +127,6 @@ fn print(cli: &Cli, report: &impl Serialize, text: impl FnOnce() -> String) {
     if cli.json {
         print_json(report);
     } else {
-        anstream::println!("{}", text());
+        anstream::println!("{}", printable(&text()));
     }
 }

@@ -47,7 +47,7 @@ impl Terminal {
     /// A check of an appraisal, good or bad.
     pub fn check(&self, good: bool, text: impl std::fmt::Display) {
         let (style, mark) = if good { (colour(AnsiColor::Green), "ok  ") } else { (colour(AnsiColor::Red), "FAIL") };
-        self.line(format!("  {style}{mark}{style:#} {text}"));
+        self.line(format!("  {style}{mark}{style:#} {}", printable(&text.to_string())));
     }
 }
 
@@ -86,10 +86,27 @@ pub fn colour(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(colour.into())).bold()
 }
 
+/// `text` without control characters but newline and tab: answers, evidence and refusals are the words of strangers, and
+/// a terminal obeys what it is told in them.
+pub fn printable(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect()
+}
+
 /// Prints the one JSON object of a command on stdout.
 pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => anstream::println!("{text}"),
         Err(error) => anstream::eprintln!("json: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stranger_does_not_command_the_terminal() {
+        let text = "grüße\n\tto you\x1b]52;c;bGVhaw==\x07\x1b[2J\r\u{9b}31m";
+        assert_eq!(printable(text), "grüße\n\tto you]52;c;bGVhaw==[2J31m");
     }
 }
