@@ -5,15 +5,24 @@
 #[path = "refusals/rogue.rs"]
 mod rogue;
 
+use std::sync::Arc;
+
 use blf::failure::{Exit, Failure};
+use blf_agent::attester::Attester;
+use blf_agent::clock::{self, Clock};
+use blf_agent::engine::EngineProcess;
+use blf_agent::vault::{Parts, Vault};
 use blf_appraisal::Release;
 use blf_devnet::development::Authority;
 use blf_evidence::bundle::{Evidence, Platform, TpmEvidence};
+use blf_evidence::config::Credentials;
 use blf_evidence::eip191::{self, Signature};
 use blf_evidence::icl::{BODY_CAP, Candidate, Phase, RequestStatus};
 use blf_evidence::job::{Answer, Verdict};
 use blf_evidence::statement::Purpose;
 use blf_evidence::{Address, Base64, Hex};
+use blf_tests::network::{Boot, profile};
+use blf_tests::swtpm::SwTpm;
 use rogue::{Lie, Question, Rogue, random_account};
 
 /// Rejected, not merely failed: exit code 3.
@@ -281,6 +290,42 @@ fn a_network_of_another_root() {
     known.profile.tls_roots = params.self_signed(&key).unwrap().pem();
     let failed = rogue.ask(&known, 0, vec![]).err().unwrap();
     assert_eq!((failed.exit, failed.code.as_str()), (Exit::Environment, "UNREACHABLE"), "{failed}");
+}
+
+/// The vault's own look at what the host handed in, after the boot's.
+#[test]
+fn a_configuration_that_the_vault_does_not_know() {
+    let boot = Boot::recorded();
+    let Some(tpm) = SwTpm::booted(&boot.log) else { return };
+    drop(tpm);
+    let code = |config: &str| {
+        let tpm = SwTpm::booted(&boot.log).unwrap();
+        let parts = Parts {
+            profile: profile(),
+            config: config.into(),
+            credentials: Credentials { pinning_token: String::new(), v: 1 },
+            endorsements: None,
+            attester: Box::new(Attester::Tpm(tpm.attester(&boot.log_file))),
+            measurement: boot.release.measurement_id.clone(),
+            models: Vec::new(),
+            numeric_profile: "blf-f32-v1".into(),
+            engine: Arc::new(EngineProcess::default()),
+            clock: Clock::new(clock::build_date(), clock::boottime),
+            keys: blf_agent::keys::Keys::generate().unwrap(),
+        };
+        Vault::new(parts).err().map(|e| e.code().to_string())
+    };
+    let good = r#"{"max_jobs":2,"name":"node-1","v":1}"#;
+    assert_eq!(code(good), None);
+    for (name, bad) in [
+        ("unknown member", good.replace("\"v\":1", "\"cmdline\":\"x\",\"v\":1")),
+        ("duplicate member", good.replace("\"v\":1", "\"v\":1,\"v\":1")),
+        ("member less", good.replace(",\"v\":1", "")),
+        ("out of range", good.replace("2", "3")),
+    ] {
+        assert_ne!(bad, good, "{name}");
+        assert_eq!(code(&bad).as_deref(), Some("DOCUMENT"), "{name}");
+    }
 }
 
 /// `tests/REFUSALS.md` names a test for every refusal, and every test it names exists.
