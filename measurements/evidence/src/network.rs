@@ -1,7 +1,8 @@
 //! How a relying party reaches a network: written by whoever runs one, read by `blf`.
 //!
-//! Nothing here is trusted: TLS roots and the coordinator's account come from the profile, what a node may run
-//! from the release manifest, and both are named on the command line or published with a release.
+//! Where hosts answer need not be trusted: TLS roots and the coordinator's account come from the profile, what a node may
+//! run from the release manifest. The files it names and `ak_roots` are trusted: whoever writes them decides whose TPMs
+//! count and whether a root is a development one, so they are to be had from where the release is, never from the network.
 
 use std::net::SocketAddr;
 
