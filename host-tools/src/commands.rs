@@ -1,6 +1,7 @@
 //! From the command line to the work: each command gathers its inputs, checks them, and calls one module.
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,6 +105,10 @@ async fn launch(arguments: &LaunchArgs, show: Show) -> Result<(), Error> {
             Some(Model { id: manifest.id, manifest_sha256 })
         }
     };
+    let endorsements = match &arguments.endorsements {
+        Some(file) => Some(Base64(read(file, ENDORSEMENTS_CAP, "ENDORSEMENTS")?)),
+        None => None,
+    };
     let mut resolve = Resolve::default();
     for entry in &arguments.resolve {
         resolve.add(entry).map_err(|e| Error::new(Exit::Usage, "RESOLVE", e))?;
@@ -151,10 +156,7 @@ async fn launch(arguments: &LaunchArgs, show: Show) -> Result<(), Error> {
         cpus: arguments.cpus,
         max_jobs: arguments.max_jobs,
         credentials: network.as_ref().map_or(credentials, Local::credentials),
-        endorsements: match &arguments.endorsements {
-            Some(file) => Some(Base64(read(file, ENDORSEMENTS_CAP, "ENDORSEMENTS")?)),
-            None => None,
-        },
+        endorsements,
         policy: DialPolicy::new(&profile, resolve),
         judge: Arc::new(Appraiser::new(image.release, model)),
         boot_within: Duration::from_secs(arguments.boot_timeout),
@@ -207,13 +209,16 @@ fn credentials(file: Option<&Path>) -> Result<Credentials, Error> {
         .read(true)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(file)
-        .and_then(|opened| opened.metadata());
-    let mode = opened.map_err(|e| wrong(&e))?.mode();
+        .map_err(|e| wrong(&e))?;
+    let mode = opened.metadata().map_err(|e| wrong(&e))?.mode();
     if mode & 0o077 != 0 {
         let error = wrong(&format!("wanted mode 0600, got {:04o}", mode & 0o7777));
         return Err(error.hint(format!("chmod 600 {}", file.display())));
     }
-    Credentials::parse(&read(file, CREDENTIALS_CAP as u64, "CREDENTIALS")?).map_err(|e| wrong(&e))
+    // Of the file that was judged, whatever the name means by now; the parser refuses what is longer.
+    let mut bytes = Vec::with_capacity(CREDENTIALS_CAP + 1);
+    opened.take(CREDENTIALS_CAP as u64 + 1).read_to_end(&mut bytes).map_err(|e| wrong(&e))?;
+    Credentials::parse(&bytes).map_err(|e| wrong(&e))
 }
 
 /// The first Ctrl-C, or SIGTERM, asks to drain and stop; the second to stop at once.
