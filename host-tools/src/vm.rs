@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -196,9 +195,10 @@ impl Vm {
         }
     }
 
-    /// Waits `within` for the guest to power off, then ends QEMU, then its helpers. True if the guest ended by itself.
+    /// Waits `within` for the guest to power off, then ends QEMU, then its helpers. True if the guest ended by itself and
+    /// QEMU well.
     pub async fn stop(mut self, within: Duration) -> bool {
-        let orderly = matches!(timeout(within, self.qemu.wait()).await, Ok(Ok(ExitStatus { .. })));
+        let orderly = matches!(timeout(within, self.qemu.wait()).await, Ok(Ok(status)) if status.success());
         if !orderly {
             let quit = async { Qmp::connect(&self.qmp()).await?.quit().await };
             if quit.await.is_err() || timeout(GRACE, self.qemu.wait()).await.is_err() {
