@@ -46,6 +46,9 @@ pub struct AskArgs {
     /// How to reach the network; a local devnet writes this file when it starts.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
+    /// Appraisal policy; without it the one that `blf show --policy` prints.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub policy: Option<PathBuf>,
     /// The model's id; the network file names the default.
     #[arg(long)]
     pub model: Option<String>,

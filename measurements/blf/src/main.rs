@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blf::ask::{self, Ask};
 use blf::cli::{AskArgs, Cli, Command};
-use blf::failure::{Exit, Failure, read_file};
+use blf::failure::{Exit, Failure};
 use blf::nodes::Known;
 use blf::terminal::{Terminal, print_json, printable};
 use blf::{measure, show, verify};
@@ -61,7 +61,7 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<(), Failure> {
 }
 
 fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> {
-    let known = Known::read(args.network.as_deref(), None)?;
+    let known = Known::read(args.network.as_deref(), args.policy.as_deref())?;
     let ask = Ask {
         network: &known.network,
         profile: &known.profile,
@@ -105,19 +105,26 @@ fn prompt(argument: &str) -> Result<Secret, Failure> {
 
 /// The user's account: from a file that only its owner may read, or a fresh one.
 fn account(args: &AskArgs) -> Result<SigningKey, Failure> {
+    use std::io::Read as _;
     use std::os::unix::fs::PermissionsExt as _;
     let Some(path) = &args.key else {
         let key = blf_bridge::Key::random().map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
         return SigningKey::from_slice(key.expose()).map_err(|e| Failure::new(Exit::Failed, "ACCOUNT", e));
     };
     let wrong = |e: &dyn std::fmt::Display| Failure::new(Exit::Config, "ACCOUNT", format!("{}: {e}", path.display()));
-    let mode = std::fs::metadata(path).map_err(|e| wrong(&e))?.permissions().mode();
+    let file = std::fs::File::open(path).map_err(|e| wrong(&e))?;
+    let mode = file.metadata().map_err(|e| wrong(&e))?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(
             wrong(&format!("wanted mode 0600, got {:04o}", mode & 0o777)).hint(format!("chmod 600 {}", path.display()))
         );
     }
-    let text = zeroize::Zeroizing::new(read_file(path, 128)?);
+    // Of the file that was judged, whatever the name means by now.
+    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(256));
+    file.take(129).read_to_end(&mut text).map_err(|e| wrong(&e))?;
+    if text.len() > 128 {
+        return Err(wrong(&"wanted 64 hex digits, got more than 128 bytes"));
+    }
     let mut bytes = zeroize::Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_ascii(), bytes.as_mut_slice()).map_err(|_| wrong(&"wanted 64 hex digits"))?;
     SigningKey::from_slice(bytes.as_slice()).map_err(|_| wrong(&"wanted a secp256k1 key"))
