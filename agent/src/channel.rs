@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use crate::frames::{self, FRAME_CAP, FrameError};
+use crate::frames::{self, FrameError, HEADER};
 
 /// One frame: its id, and its body, which is zeroized.
 pub struct Frame {
@@ -19,10 +19,10 @@ pub struct Frame {
 /// Reads one frame; `None` at the end of the stream.
 ///
 /// # Errors
-/// Those of the stream; `InvalidData` for a length above [`FRAME_CAP`], `UnexpectedEof` inside a frame. After an
+/// Those of the stream; `InvalidData` for a length above [`frames::FRAME_CAP`], `UnexpectedEof` inside a frame. After an
 /// error the stream is of no more use.
 pub fn read(stream: &mut impl Read) -> io::Result<Option<Frame>> {
-    let mut head = [0; 8];
+    let mut head = [0; HEADER];
     loop {
         match stream.read(&mut head[..1]) {
             Ok(0) => return Ok(None),
@@ -32,14 +32,10 @@ pub fn read(stream: &mut impl Read) -> io::Result<Option<Frame>> {
         }
     }
     stream.read_exact(&mut head[1..])?;
-    let [l0, l1, l2, l3, i0, i1, i2, i3] = head;
-    let length = usize::try_from(u32::from_be_bytes([l0, l1, l2, l3])).unwrap_or(usize::MAX);
-    if length > FRAME_CAP {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, FrameError::TooLong { got: length }));
-    }
+    let (id, length) = frames::parse_header(head).map_err(invalid)?;
     let mut body = Zeroizing::new(vec![0; length]);
     stream.read_exact(&mut body)?;
-    Ok(Some(Frame { id: u32::from_be_bytes([i0, i1, i2, i3]), body }))
+    Ok(Some(Frame { id, body }))
 }
 
 /// Writes one frame.
@@ -47,12 +43,14 @@ pub fn read(stream: &mut impl Read) -> io::Result<Option<Frame>> {
 /// # Errors
 /// Those of the stream; `InvalidData` for a message that is too long.
 pub fn write(stream: &mut impl Write, id: u32, message: &impl Serialize) -> io::Result<()> {
-    let invalid = |error: FrameError| io::Error::new(io::ErrorKind::InvalidData, error);
     let body = Zeroizing::new(frames::encode(message).map_err(invalid)?);
-    let length = u32::try_from(body.len()).map_err(|_| invalid(FrameError::TooLong { got: body.len() }))?;
-    stream.write_all(&[length.to_be_bytes(), id.to_be_bytes()].concat())?;
+    stream.write_all(&frames::header(id, &body))?;
     stream.write_all(&body)?;
     stream.flush()
+}
+
+fn invalid(error: FrameError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 impl Frame {
@@ -68,7 +66,7 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::{FromVault, ToVault};
+    use crate::frames::{FRAME_CAP, FromVault, ToVault};
 
     #[test]
     fn frames_follow_each_other() {
