@@ -16,15 +16,28 @@ use k256::ecdsa::SigningKey;
 use serde::Serialize;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let terminal = Terminal::new(cli.json);
-    match run(&cli, &terminal) {
+    // Where the command line cannot be read, this is how a program says that it wants an object.
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    let ended = match Cli::try_parse() {
+        Ok(cli) => run(&cli, &Terminal::new(cli.json)),
+        Err(error) if json && error.use_stderr() => {
+            let text = error.render().to_string();
+            let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+            Err(Failure::new(Exit::Usage, "USAGE", message).hint("blf --help"))
+        }
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage as u8 } else { 0 };
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if cli.json {
+            if json {
                 print_json(&serde_json::json!({ "schema": "blf.failure/v1", "failure": failure }));
             } else {
-                anstream::eprintln!("blf: {}", printable(&failure.to_string()));
+                anstream::eprintln!("blf: {failure}");
             }
             ExitCode::from(failure.exit as u8)
         }
