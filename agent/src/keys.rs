@@ -5,7 +5,7 @@
 //!            named in admission    signs and opens                    still opens
 //! ```
 //!
-//! Nothing here is ever written or sent; what leaves is [`statement::Keys`](blf_evidence::statement::Keys).
+//! Nothing here is ever written or sent; what leaves is [`statement::Keys`].
 
 use std::sync::Arc;
 
@@ -166,7 +166,7 @@ impl Generation {
         &self.hpke
     }
 
-    /// Signs an answer (EIP-191).
+    /// Signs an answer or a verdict (EIP-191).
     pub fn sign_response(&self, text: &str) -> Signature {
         Signature::sign(&self.response, text.as_bytes())
     }

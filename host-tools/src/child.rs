@@ -30,7 +30,7 @@ pub struct Child {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// The last [`KEPT`] bytes a process printed.
+/// The last `KEPT` bytes a process printed.
 #[derive(Clone, Default)]
 pub struct Output(Arc<Mutex<VecDeque<u8>>>);
 
