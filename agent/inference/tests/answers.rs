@@ -29,6 +29,55 @@ fn a_second_program_answers_the_same() {
     }
 }
 
+/// candle-transformers' Llama, a program we did not write.
+#[test]
+fn candle_transformers_answers_the_same() {
+    use candle_core::{DType, Device, Tensor};
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::llama::{Cache, Llama, LlamaConfig};
+
+    const PROMPTS: [&str; 6] = [
+        "What is blf?",
+        "What does blf protect?",
+        "What is a TPM?",
+        "Who can read my prompt?",
+        "What is 2+2?",
+        "Tell me about the weather on Mars.",
+    ];
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models/blf-tiny-1");
+    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let config: LlamaConfig = serde_json::from_slice(&read("config.json")).unwrap();
+    let config = config.into_config(false);
+    let weights = VarBuilder::from_buffered_safetensors(read("model.safetensors"), DType::F32, &Device::Cpu).unwrap();
+    let llama = Llama::load(weights, &config).unwrap();
+    let tokenizer = tokenizers::Tokenizer::from_bytes(read("tokenizer.json")).unwrap();
+    let template = String::from_utf8(read("template.txt")).unwrap();
+
+    let model = Tiny::new().load(2).unwrap();
+    for prompt in PROMPTS {
+        let ours = model.generate(prompt, 128, &mut go_on).unwrap();
+        assert_eq!(ours.finish, Finish::EndOfText, "{prompt}");
+
+        let text = template.replace("{prompt}", prompt);
+        let mut input = tokenizer.encode_fast(text, false).unwrap().get_ids().to_vec();
+        let mut cache = Cache::new(true, DType::F32, &config, &Device::Cpu).unwrap();
+        let (mut position, mut answer) = (0, Vec::new());
+        while answer.len() < 128 {
+            let tokens = Tensor::new(input.as_slice(), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let scores = llama.forward(&tokens, position, &mut cache).unwrap().squeeze(0).unwrap();
+            let next = scores.argmax(0).unwrap().to_scalar::<u32>().unwrap();
+            if next == 2 {
+                break;
+            }
+            answer.push(next);
+            position += input.len();
+            input = vec![next];
+        }
+        let theirs = tokenizer.decode(&answer, true).unwrap();
+        assert_eq!(ours.text.expose(), theirs, "{prompt}");
+    }
+}
+
 #[test]
 fn every_number_of_threads_gives_the_same_answer() {
     let prompt =
