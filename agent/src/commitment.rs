@@ -72,7 +72,8 @@ impl Commitment {
         Ok(LeaderResult { job_id, node_address: task.node, answer, salt, signature })
     }
 
-    /// The verifier's verdict: CONFIRM only if the leader has committed to the very same.
+    /// The verifier's verdict: CONFIRM only if the leader has committed to the very same. It is signed with the response
+    /// key that the user has seen evidence for, so that nobody between can say it in this node's name.
     ///
     /// # Errors
     /// [`JobError::NotCommitted`] for the leader.
@@ -82,6 +83,8 @@ impl Commitment {
             return Err(JobError::NotCommitted.into());
         }
         let verdict = if commitment == *leader { Verdict::Confirm } else { Verdict::Reject };
-        Ok(VerifierResult { job_id: task.context.job_id, node_address: task.node, commitment, salt, verdict })
+        let job_id = task.context.job_id;
+        let signature = task.generation.sign_response(&verdict.signed_text(&job_id, leader));
+        Ok(VerifierResult { job_id, node_address: task.node, commitment, salt, verdict, signature })
     }
 }

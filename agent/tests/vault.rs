@@ -31,6 +31,7 @@ const MEASUREMENT: &str = "tpm-pcr11:00";
 const MODEL: Hex<32> = Hex([0x33; 32]);
 /// What the ICL's clock says.
 const NOW: u64 = 1_800_000_000;
+const USER: &str = "0x5935897A39AFABbedA5a599D38236E7Df151C8b8";
 
 static MONOTONIC: AtomicU64 = AtomicU64::new(1000);
 
@@ -209,8 +210,7 @@ impl World {
             v: 1,
         };
         change(&mut context);
-        let user = "0x5935897A39AFABbedA5a599D38236E7Df151C8b8";
-        let (_, binding) = self.attest(Purpose::Preview, user).unwrap();
+        let (_, binding) = self.attest(Purpose::Preview, USER).unwrap();
         let key = Key::random().unwrap();
         let text = context.to_canonical().unwrap();
         let share = seal_share(&key, binding.keys.node, binding.keys.hpke, &text).unwrap();
@@ -260,7 +260,7 @@ fn a_leader_answers_and_the_user_opens() {
     assert_eq!(result.answer.commitment, commitment::commitment(&job.key, &id, &text));
     assert_eq!(commit, commitment::commit(&id, &node, &result.answer.commitment, &result.salt));
     assert_eq!((result.answer.output_cid.as_str(), result.node_address), (cid.as_str(), node));
-    let (_, binding) = world.attest(Purpose::Preview, "0x5935897A39AFABbedA5a599D38236E7Df151C8b8").unwrap();
+    let (_, binding) = world.attest(Purpose::Preview, USER).unwrap();
     assert_eq!(result.answer.response, binding.keys.response);
     let signed = result.answer.signed_text().unwrap();
     result.signature.verify(signed.as_bytes(), binding.keys.response).unwrap();
@@ -284,6 +284,9 @@ fn a_verifier_confirms_the_same_and_rejects_anything_else() {
         let reveal = ToVault::RevealVerifier { job: id, leader_commitment };
         let Ok(FromVault::Verifier(result)) = world.ask(reveal) else { panic!() };
         assert_eq!(result.verdict, verdict);
+        let text = verdict.signed_text(&id, &leader_commitment);
+        let (_, binding) = world.attest(Purpose::Preview, USER).unwrap();
+        result.signature.verify(text.as_bytes(), binding.keys.response).unwrap();
         assert_eq!(commit, commitment::commit(&id, &world.vault.node(), &result.commitment, &result.salt));
         assert!(world.ask(ToVault::RevealVerifier { job: id, leader_commitment }).is_err(), "revealed once");
     }
@@ -396,7 +399,7 @@ fn a_certificate_answers_this_guest_s_evidence_once() {
 #[test]
 fn evidence_names_the_keys_its_reader_needs() {
     let world = World::certified();
-    let user = "0x5935897A39AFABbedA5a599D38236E7Df151C8b8";
+    let user = USER;
     let (evidence, shown) = world.attest(Purpose::Preview, user).unwrap();
     let (_, next) = world.attest(Purpose::Admission, "icl.devnet.blf.internal").unwrap();
     assert_eq!(shown.keys.node, next.keys.node);

@@ -221,18 +221,31 @@ fn nodes_with_different_weights_under_one_name() {
 #[test]
 fn a_quorum_that_did_not_agree() {
     let Some(rogue) = Rogue::start() else { return };
-    let ask = |edit: fn(&mut RequestStatus)| {
-        rogue.ask(&rogue.known(None), 2, vec![with_verifiers(2), Lie::Status(Box::new(edit))])
+    let tell = |edit| rogue.ask(&rogue.known(None), 2, vec![with_verifiers(2), Lie::Status(edit)]);
+    // The first `count` verifiers reject, and sign it.
+    let reject = |count: usize| {
+        let key = rogue.peer.response.clone();
+        tell(Box::new(move |s: &mut RequestStatus| {
+            let (job, commitment) = (s.job_id, s.answer.as_ref().unwrap().commitment);
+            for said in &mut s.verdicts[..count] {
+                said.verdict = Verdict::Reject;
+                said.signature = Signature::sign(&key, said.verdict.signed_text(&job, &commitment).as_bytes());
+            }
+        }))
     };
-    ask(|s| s.verdicts[0].verdict = Verdict::Reject).unwrap();
-    let refused = |edit| ask(edit).err().unwrap();
-    rejected(&refused(|s| s.verdicts.iter_mut().for_each(|v| v.verdict = Verdict::Reject)), "QUORUM_VERDICTS");
+    reject(1).unwrap();
+    rejected(&reject(2).err().unwrap(), "QUORUM_VERDICTS");
+    let refused = |edit: fn(&mut RequestStatus)| tell(Box::new(edit)).err().unwrap();
     rejected(&refused(|s| s.verdicts.clear()), "QUORUM_VERDICTS");
     rejected(&refused(|s| s.quorum.truncate(1)), "QUORUM_SIZE");
     rejected(&refused(|s| s.quorum[2] = s.quorum[1]), "QUORUM_SIZE");
     rejected(&refused(|s| s.quorum[2] = OTHERS[2]), "QUORUM_STRANGER");
     let failed = refused(|s| s.phase = Phase::Rejected);
     rejected(&failed, "QUORUM_REJECTED");
+    // The ICL signs for a verifier, and turns a verdict round.
+    let invented = refused(|s| s.verdicts[0].signature = Signature::sign(&random_account(), b"CONFIRM"));
+    rejected(&invented, "VERDICT_SIGNATURE");
+    rejected(&refused(|s| s.verdicts[0].verdict = Verdict::Reject), "VERDICT_SIGNATURE");
 }
 
 #[test]

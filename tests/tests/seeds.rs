@@ -306,7 +306,7 @@ fn icl_messages() {
         13 "fresh-evidence" icl::FreshEvidence { node_address, request_id: text(), evidence: evidence() },
         14 "leader-result" icl::LeaderResult { job_id, node_address, answer: answer.clone(), salt: hex, signature },
         15 "verifier-result" icl::VerifierResult {
-            job_id, node_address, commitment: hex, salt: hex, verdict: Verdict::Confirm,
+            job_id, node_address, commitment: hex, salt: hex, verdict: Verdict::Confirm, signature,
         },
         16 "submit" icl::Submit {
             context, leader: node_address, model_id: text(), prompt_cid: cid::of(b"x"), shares: vec![share],
@@ -315,7 +315,8 @@ fn icl_messages() {
         17 "quorum-preview" icl::QuorumPreview { leader: candidate.clone(), verifiers: vec![candidate], spares: vec![] },
         18 "request-status" icl::RequestStatus {
             job_id, phase: icl::Phase::Accepted, answer: Some(answer), signature: Some(signature), reason: None,
-            verdicts: vec![icl::NodeVerdict { node: node_address, verdict: Verdict::Reject }], quorum: vec![node_address],
+            verdicts: vec![icl::NodeVerdict { node: node_address, verdict: Verdict::Reject, signature }],
+            quorum: vec![node_address],
         },
         19 "evidence-reply" icl::EvidenceReply { evidence: Some(evidence()), age: 0 },
     );

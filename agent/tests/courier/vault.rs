@@ -225,13 +225,18 @@ impl Double {
                     signature,
                 })
             }
-            ToVault::RevealVerifier { job, leader_commitment } => FromVault::Verifier(VerifierResult {
-                job_id: job,
-                node_address: node,
-                commitment: COMMITMENT,
-                salt: Hex([6; 32]),
-                verdict: if leader_commitment == COMMITMENT { Verdict::Confirm } else { Verdict::Reject },
-            }),
+            ToVault::RevealVerifier { job, leader_commitment } => {
+                let verdict = if leader_commitment == COMMITMENT { Verdict::Confirm } else { Verdict::Reject };
+                let text = verdict.signed_text(&job, &leader_commitment);
+                FromVault::Verifier(VerifierResult {
+                    job_id: job,
+                    node_address: node,
+                    commitment: COMMITMENT,
+                    salt: Hex([6; 32]),
+                    verdict,
+                    signature: Signature::sign(&self.0.key, text.as_bytes()),
+                })
+            }
             ToVault::PowerOff => {
                 self.with(|s| s.off = true);
                 FromVault::Done

@@ -55,7 +55,7 @@ pub(crate) struct Member {
     /// Set by the claim.
     pub(crate) commit_by: Option<UnixTime>,
     commit: Option<Hex<32>>,
-    verdict: Option<Verdict>,
+    verdict: Option<(Verdict, Signature)>,
     /// Handed back after it committed.
     withdrawn: bool,
 }
@@ -182,9 +182,14 @@ impl Job {
         Ok(())
     }
 
-    /// A verifier reveals and judges. One who does so after the quorum was reached is recorded and changes nothing.
+    /// The commitment that a verifier judges, once the leader revealed it.
+    pub(crate) fn judged(&self) -> Option<Hex<32>> {
+        self.answer.as_ref().map(|(answer, _)| answer.commitment)
+    }
+
+    /// A verifier reveals and judges; the caller checks the verdict's signature before it keeps the job. One who does so after the quorum was reached is recorded and changes nothing.
     pub(crate) fn verify(&mut self, result: &VerifierResult, now: UnixTime, deadlines: Deadlines) -> Result<()> {
-        let (phase, leads) = (self.phase, self.answer.as_ref().map(|(answer, _)| answer.commitment));
+        let (phase, leads) = (self.phase, self.judged());
         let member = self.member(result.node_address)?;
         if member.role != Role::Verifier {
             return Err(Refused::forbidden("NOT_A_VERIFIER", "verdict: wanted a verifier, got the leader"));
@@ -204,7 +209,7 @@ impl Job {
             let detail = format!("verdict: wanted {wanted:?} for this commitment, got {:?}", result.verdict);
             return Err(Refused::unprocessable("VERDICT_CONTRADICTS", detail));
         }
-        member.verdict = Some(result.verdict);
+        member.verdict = Some((result.verdict, result.signature));
         self.settle(now, deadlines);
         Ok(())
     }
@@ -280,7 +285,7 @@ impl Job {
         Ok(JobStatus {
             job_id: self.id,
             phase: self.phase,
-            leader_commitment: self.answer.as_ref().map(|(answer, _)| answer.commitment),
+            leader_commitment: self.judged(),
             reason: self.reason.clone(),
         })
     }
@@ -289,8 +294,10 @@ impl Job {
     pub(crate) fn request_status(&self) -> RequestStatus {
         let answer = self.answer.clone().filter(|_| self.phase == Phase::Accepted);
         let (answer, signature) = answer.unzip();
-        let verdicts =
-            self.members.iter().filter_map(|m| m.verdict.map(|verdict| NodeVerdict { node: m.node, verdict }));
+        let verdicts = self
+            .members
+            .iter()
+            .filter_map(|m| m.verdict.map(|(verdict, signature)| NodeVerdict { node: m.node, verdict, signature }));
         RequestStatus {
             job_id: self.id,
             phase: self.phase,
@@ -373,7 +380,7 @@ impl Job {
 
     /// Members that stand behind the leader's commitment, the leader included.
     fn confirmations(&self) -> usize {
-        1 + self.members.iter().filter(|m| m.verdict == Some(Verdict::Confirm)).count()
+        1 + self.members.iter().filter(|m| matches!(m.verdict, Some((Verdict::Confirm, _)))).count()
     }
 
     fn end(&mut self, phase: Phase, reason: String) {

@@ -218,11 +218,22 @@ pub(crate) fn result(turn: &mut Turn<'_>, request: &LeaderResult) -> Result<()> 
     change(turn, request.job_id, |_, job| job.lead(request, now, deadlines))
 }
 
-/// A verifier reveals and judges.
+/// A verifier reveals and judges. Its verdict must be signed by a response key that its certificate vouches for.
 pub(crate) fn verify(turn: &mut Turn<'_>, request: &VerifierResult) -> Result<()> {
-    live(turn, request.node_address)?;
+    let node = request.node_address;
+    live(turn, node)?;
     let (now, deadlines) = (turn.now, turn.settings.deadlines);
-    change(turn, request.job_id, |_, job| job.verify(request, now, deadlines))
+    change(turn, request.job_id, |turn, job| {
+        job.verify(request, now, deadlines)?;
+        let judged = job.judged().ok_or_else(|| Refused::internal("state: a verdict on no answer"))?;
+        let text = request.verdict.signed_text(&request.job_id, &judged);
+        let signed = |c: &Admitted| request.signature.verify(text.as_bytes(), c.keys.response).is_ok();
+        if vouched(turn, node)?.iter().any(signed) {
+            return Ok(());
+        }
+        let detail = format!("verdict: wanted a signature by a response key that a certificate of {node} vouches for");
+        Err(Refused::unprocessable("WRONG_VERDICT_SIGNATURE", detail))
+    })
 }
 
 /// A node hands its job back.

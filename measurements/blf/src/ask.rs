@@ -11,7 +11,8 @@ use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
 use blf_bridge::{HpkeKey, Key, Secret, cid, commitment};
 use blf_evidence::icl::{
-    AskEvidence, AskEvidenceReply, Candidate, Done, EvidenceReply, Phase, QuorumPreview, RequestStatus, Submit,
+    AskEvidence, AskEvidenceReply, Candidate, Done, EvidenceReply, NodeVerdict, Phase, QuorumPreview, RequestStatus,
+    Submit,
 };
 use blf_evidence::job::{Answer, JobContext, Verdict};
 use blf_evidence::network::Network;
@@ -379,9 +380,9 @@ async fn open(
         return Err(rejected("ANSWER_MISSING", &"accepted job: wanted an answer and a signature, got none"));
     };
     check_answer(answer, sealed, status, nodes)?;
-    check_quorum(status, nodes, 1 + usize::from(ask.verifiers))?;
     let signed = answer.signed_text().map_err(|e| rejected("ANSWER", &e))?;
     signature.verify(signed.as_bytes(), answer.response).map_err(|e| rejected("ANSWER_SIGNATURE", &e))?;
+    check_quorum(answer, status, nodes, 1 + usize::from(ask.verifiers))?;
 
     let path = format!("/ipfs/{}", answer.output_cid);
     let cap = blf_bridge::blob::BLOB_CAP;
@@ -403,8 +404,13 @@ async fn open(
 }
 
 /// The quorum is as large as asked for, of distinct nodes whose evidence was appraised, and enough of its verifiers confirm.
-/// Verdicts bear no signature of their nodes: a user who does not believe the ICL knows from them only that it is consistent.
-fn check_quorum(status: &RequestStatus, nodes: &BTreeMap<Address, Node>, size: usize) -> Result<(), Failure> {
+/// A verdict counts by the signature of the response key that its node's evidence named, over the commitment of `answer`.
+fn check_quorum(
+    answer: &Answer,
+    status: &RequestStatus,
+    nodes: &BTreeMap<Address, Node>,
+    size: usize,
+) -> Result<(), Failure> {
     let rejected = |code: &str, message: String| Err(Failure::new(Exit::Rejected, code, message));
     let distinct: BTreeSet<&Address> = status.quorum.iter().collect();
     if distinct.len() != size || status.quorum.len() != size {
@@ -414,6 +420,14 @@ fn check_quorum(status: &RequestStatus, nodes: &BTreeMap<Address, Node>, size: u
     if let Some(stranger) = status.quorum.iter().find(|node| !nodes.contains_key(node)) {
         let message = format!("quorum: wanted nodes whose evidence was appraised, got {stranger}");
         return rejected("QUORUM_STRANGER", message);
+    }
+    let invented = status.verdicts.iter().find(|v| {
+        let text = v.verdict.signed_text(&answer.job_id, &answer.commitment);
+        nodes.get(&v.node).is_none_or(|n| v.signature.verify(text.as_bytes(), n.keys.response).is_err())
+    });
+    if let Some(NodeVerdict { node, verdict, .. }) = invented {
+        let message = format!("verdict: wanted {verdict:?} signed by the response key in the evidence of {node}");
+        return rejected("VERDICT_SIGNATURE", message);
     }
     let confirms = |node: &&Address| status.verdicts.iter().any(|v| v.node == **node && v.verdict == Verdict::Confirm);
     // The leader stands behind its own answer; two thirds in all, rounded up, as the network has it.
@@ -453,10 +467,16 @@ fn member(node: &Node, status: &RequestStatus) -> Member {
 
 #[cfg(test)]
 mod tests {
-    use blf_evidence::icl::NodeVerdict;
+    use blf_evidence::eip191::{self, Signature};
+    use blf_evidence::job::SealedKey;
     use blf_evidence::statement::Keys;
 
     use super::*;
+
+    /// The response key of node `byte`.
+    fn response(byte: u8) -> SigningKey {
+        SigningKey::from_slice(&[byte; 32]).unwrap()
+    }
 
     fn nodes() -> BTreeMap<Address, Node> {
         let node = |byte| {
@@ -465,7 +485,7 @@ mod tests {
                 cofhe_sealing: Hex([3; 32]),
                 hpke: Hex([4; 32]),
                 node: address,
-                response: address,
+                response: eip191::address(response(byte).verifying_key()),
                 tls_spki_sha256: Hex([7; 32]),
             };
             let (models, measurement) = (vec![], String::new());
@@ -474,17 +494,40 @@ mod tests {
         (1..=4).map(node).collect()
     }
 
-    fn check(quorum: &[u8], verdicts: &[(u8, Verdict)], size: usize) -> Option<String> {
+    fn answer() -> Answer {
+        Answer {
+            job_id: Hex([0; 32]),
+            commitment: Hex([8; 32]),
+            output_cid: "bafkreia".into(),
+            output_key: SealedKey { enc: Hex([1; 32]), ct: Hex([2; 48]) },
+            response: eip191::address(response(1).verifying_key()),
+            v: 1,
+        }
+    }
+
+    /// What node `byte` says of `answer`, signed by `signer`.
+    fn verdict(byte: u8, verdict: Verdict, answer: &Answer, signer: u8) -> NodeVerdict {
+        let text = verdict.signed_text(&answer.job_id, &answer.commitment);
+        let signature = Signature::sign(&response(signer), text.as_bytes());
+        NodeVerdict { node: Address([byte; 20]), verdict, signature }
+    }
+
+    fn check_signed(quorum: &[u8], verdicts: Vec<NodeVerdict>, size: usize) -> Option<String> {
         let status = RequestStatus {
             job_id: Hex([0; 32]),
             phase: Phase::Accepted,
             answer: None,
             signature: None,
-            verdicts: verdicts.iter().map(|(n, v)| NodeVerdict { node: Address([*n; 20]), verdict: *v }).collect(),
+            verdicts,
             quorum: quorum.iter().map(|n| Address([*n; 20])).collect(),
             reason: None,
         };
-        check_quorum(&status, &nodes(), size).err().map(|failure| failure.code)
+        check_quorum(&answer(), &status, &nodes(), size).err().map(|failure| failure.code)
+    }
+
+    fn check(quorum: &[u8], verdicts: &[(u8, Verdict)], size: usize) -> Option<String> {
+        let signed = verdicts.iter().map(|(n, v)| verdict(*n, *v, &answer(), *n));
+        check_signed(quorum, signed.collect(), size)
     }
 
     #[test]
@@ -498,5 +541,22 @@ mod tests {
         assert_eq!(check(&[1, 2, 9], &[(2, Confirm)], 3), code("QUORUM_STRANGER"));
         assert_eq!(check(&[1, 2, 3], &[(2, Reject)], 3), code("QUORUM_VERDICTS"));
         assert_eq!(check(&[1, 2, 3], &[(1, Confirm), (4, Confirm)], 3), code("QUORUM_VERDICTS"), "nobody's verdict");
+    }
+
+    #[test]
+    fn an_invented_verdict_is_refused() {
+        use Verdict::{Confirm, Reject};
+        let (answer, refused) = (answer(), Some("VERDICT_SIGNATURE".to_owned()));
+        let check = |said: NodeVerdict| check_signed(&[1, 2, 3], vec![said], 3);
+        assert_eq!(check(verdict(2, Confirm, &answer, 2)), None);
+        assert_eq!(check(verdict(2, Confirm, &answer, 1)), refused, "signed by the leader");
+        assert_eq!(check(verdict(9, Confirm, &answer, 9)), refused, "of a node that nobody appraised");
+        let turned = NodeVerdict { verdict: Confirm, ..verdict(2, Reject, &answer, 2) };
+        assert_eq!(check(turned), refused, "a rejection turned round");
+        for other in
+            [Answer { commitment: Hex([9; 32]), ..answer.clone() }, Answer { job_id: Hex([9; 32]), ..answer.clone() }]
+        {
+            assert_eq!(check(verdict(2, Confirm, &other, 2)), refused, "said of another answer");
+        }
     }
 }

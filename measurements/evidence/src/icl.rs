@@ -293,6 +293,8 @@ pub struct VerifierResult {
     pub salt: Hex<32>,
     /// CONFIRM if its commitment equals the leader's, else REJECT.
     pub verdict: Verdict,
+    /// The response key over [`Verdict::signed_text`] of the leader's commitment.
+    pub signature: Signature,
 }
 
 /// A node hands a job back.
@@ -476,6 +478,8 @@ pub struct NodeVerdict {
     pub node: Address,
     /// What it said.
     pub verdict: Verdict,
+    /// The verifier's response key over [`Verdict::signed_text`] of the leader's commitment.
+    pub signature: Signature,
 }
 
 impl Time {

@@ -129,6 +129,18 @@ impl JobContext {
     }
 }
 
+impl Verdict {
+    /// The text that a verifier's response key signs: `blf.verdict/v1`, the job, the leader's commitment that is judged,
+    /// and CONFIRM or REJECT, a line each.
+    pub fn signed_text(self, job: &Hex<32>, commitment: &Hex<32>) -> String {
+        let word = match self {
+            Self::Confirm => "CONFIRM",
+            Self::Reject => "REJECT",
+        };
+        format!("blf.verdict/v1\n{job}\n{commitment}\n{word}")
+    }
+}
+
 impl Answer {
     /// The text that the response key signs: `blf.answer/v1`, a newline, the canonical document.
     ///
@@ -168,6 +180,14 @@ mod tests {
         for cid in ["", "../../etc/passwd", "a\nb", &"a".repeat(129)] {
             assert!(parse(&Answer { output_cid: cid.into(), ..good.clone() }).is_err(), "{cid:?}");
         }
+    }
+
+    #[test]
+    fn a_verdict_is_signed_over_what_it_judges() {
+        let (job, commitment) = (Hex([1; 32]), Hex([2; 32]));
+        let text = Verdict::Confirm.signed_text(&job, &commitment);
+        assert_eq!(text, format!("blf.verdict/v1\n{job}\n{commitment}\nCONFIRM"));
+        assert!(Verdict::Reject.signed_text(&job, &commitment).ends_with("\nREJECT"));
     }
 
     #[test]

@@ -269,7 +269,12 @@ impl Peer {
         };
         self.tell(&mut answer, |lie| if let Lie::Answer(edit) = lie { Some(edit) } else { None });
         let signature = Signature::sign(&self.response, answer.signed_text().unwrap().as_bytes());
-        let verdicts = submit.verifiers.iter().map(|node| NodeVerdict { node: *node, verdict: Verdict::Confirm });
+        let commitment = answer.commitment;
+        let verdicts = submit.verifiers.iter().map(|node| {
+            let (job, verdict) = (&context.job_id, Verdict::Confirm);
+            let text = verdict.signed_text(job, &commitment);
+            NodeVerdict { node: *node, verdict, signature: Signature::sign(&self.response, text.as_bytes()) }
+        });
         let mut status = RequestStatus {
             job_id: context.job_id,
             phase: Phase::Accepted,

@@ -7,9 +7,8 @@ use blf_evidence::job::{Role, Verdict};
 use blf_evidence::{Hex, UnixTime};
 
 use crate::client::{Caller, random};
-use crate::nodes::{MODEL, Net, Node, START, request_status, submission, submit, wait_for};
+use crate::nodes::{MODEL, Net, Node, START, TEXT, request_status, submission, submit, wait_for};
 
-const TEXT: Hex<32> = Hex([0xaa; 32]);
 const OTHER: Hex<32> = Hex([0xbb; 32]);
 
 fn code(status: u16, code: &str) -> (u16, String) {
@@ -151,6 +150,15 @@ async fn nothing_before_its_turn_and_nothing_twice() {
     assert_eq!(leader.verify(job, TEXT, Verdict::Confirm).await.refused(), code(403, "NOT_A_VERIFIER"));
     assert_eq!(leader.hand_back(job, "X").await.refused(), code(409, "ALREADY_REVEALED"));
     assert_eq!(verifier.verify(job, TEXT, Verdict::Reject).await.refused(), code(422, "VERDICT_CONTRADICTS"));
+    let wrong = code(422, "WRONG_VERDICT_SIGNATURE");
+    let mut other = verifier.verdict(job, TEXT, TEXT, Verdict::Confirm);
+    other.signature = leader.verdict(job, TEXT, TEXT, Verdict::Confirm).signature;
+    assert_eq!(verifier.reveal(&other).await.refused(), wrong, "another node's key");
+    let other = verifier.verdict(job, TEXT, OTHER, Verdict::Confirm);
+    assert_eq!(verifier.reveal(&other).await.refused(), wrong, "said of another answer");
+    let other = verifier.verdict(Hex([9; 32]), TEXT, TEXT, Verdict::Confirm).signature;
+    let other = VerifierResult { signature: other, ..verifier.verdict(job, TEXT, TEXT, Verdict::Confirm) };
+    assert_eq!(verifier.reveal(&other).await.refused(), wrong, "said of another job");
     assert_eq!(last.verify(job, OTHER, Verdict::Confirm).await.refused(), code(422, "VERDICT_CONTRADICTS"));
     last.verify(job, OTHER, Verdict::Reject).await.ok::<Done>();
     assert_eq!(last.verify(job, OTHER, Verdict::Reject).await.refused(), code(409, "ALREADY_REVEALED"));

@@ -22,6 +22,8 @@ use crate::client::{Caller, ICL, Reply, random};
 pub(crate) const START: u64 = 1_795_165_688;
 pub(crate) const MODEL: &str = "blf-tiny-1";
 pub(crate) const MANIFEST: Hex<32> = Hex([8; 32]);
+/// The commitment that every leader reveals.
+pub(crate) const TEXT: Hex<32> = Hex([0xaa; 32]);
 
 /// Accepts what this key signed over the statement and the question's members.
 pub(crate) struct Peer(SigningKey);
@@ -217,9 +219,24 @@ impl Node {
         self.post("/internal/task/result", &self.result(job_id, commitment)).await
     }
 
+    /// A verdict on a leader whose commitment is `judged`.
+    pub(crate) fn verdict(
+        &self,
+        job_id: Hex<32>,
+        commitment: Hex<32>,
+        judged: Hex<32>,
+        verdict: JobVerdict,
+    ) -> VerifierResult {
+        let signature = Signature::sign(&self.response, verdict.signed_text(&job_id, &judged).as_bytes());
+        VerifierResult { job_id, node_address: self.address, commitment, salt: self.salt, verdict, signature }
+    }
+
     pub(crate) async fn verify(&self, job_id: Hex<32>, commitment: Hex<32>, verdict: JobVerdict) -> Reply {
-        let result = VerifierResult { job_id, node_address: self.address, commitment, salt: self.salt, verdict };
-        self.post("/internal/task/verify", &result).await
+        self.reveal(&self.verdict(job_id, commitment, TEXT, verdict)).await
+    }
+
+    pub(crate) async fn reveal(&self, result: &VerifierResult) -> Reply {
+        self.post("/internal/task/verify", result).await
     }
 
     pub(crate) async fn hand_back(&self, job_id: Hex<32>, reason: &str) -> Reply {
