@@ -218,7 +218,8 @@ async fn appraise(
         }
         let mut still = Vec::new();
         for (address, nonce, request) in waiting {
-            let reply: EvidenceReply = user.get(&format!("/v1/evidence/{request}")).await?;
+            let reply: EvidenceReply =
+                poll(deadline, async || user.get(&format!("/v1/evidence/{request}")).await).await?;
             let Some(evidence) = reply.evidence else {
                 still.push((address, nonce, request));
                 continue;
@@ -338,6 +339,17 @@ async fn upload(ask: &Ask<'_>, client: &Client, blob: &[u8]) -> Result<String, F
     Ok(pinned.cid)
 }
 
+/// Asks again until `deadline` while the ICL cannot be reached or is busy: the job goes on without us.
+async fn poll<T>(deadline: Instant, get: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+    const PASSING: [&str; 5] = ["INTERNAL", "NO_REPLY", "RATE_LIMITED", "TIMEOUT", "UNREACHABLE"];
+    loop {
+        match get().await {
+            Err(failure) if PASSING.contains(&failure.code.as_str()) && Instant::now() < deadline => sleep(POLL).await,
+            last => return last,
+        }
+    }
+}
+
 async fn wait(
     ask: &Ask<'_>,
     user: &User<'_>,
@@ -346,7 +358,8 @@ async fn wait(
 ) -> Result<RequestStatus, Failure> {
     let deadline = Instant::now() + ask.deadline;
     loop {
-        let status: RequestStatus = user.get(&format!("/v1/inference/{job}")).await?;
+        let path = format!("/v1/inference/{job}");
+        let status: RequestStatus = poll(deadline, async || user.get(&path).await).await?;
         let reason = status.reason.clone().unwrap_or_else(|| "no reason given".into());
         match status.phase {
             Phase::Accepted => return Ok(status),
@@ -541,6 +554,25 @@ mod tests {
         assert_eq!(check(&[1, 2, 9], &[(2, Confirm)], 3), code("QUORUM_STRANGER"));
         assert_eq!(check(&[1, 2, 3], &[(2, Reject)], 3), code("QUORUM_VERDICTS"));
         assert_eq!(check(&[1, 2, 3], &[(1, Confirm), (4, Confirm)], 3), code("QUORUM_VERDICTS"), "nobody's verdict");
+    }
+
+    #[tokio::test]
+    async fn a_failed_poll_is_not_a_failed_job() {
+        let asked = std::cell::Cell::new(0);
+        let get = async |codes: &[&str]| {
+            asked.set(asked.get() + 1);
+            match codes.get(asked.get() - 1) {
+                Some(code) => Err(Failure::new(Exit::Failed, code, "as asked")),
+                None => Ok(asked.get()),
+            }
+        };
+        let soon = Instant::now() + Duration::from_secs(60);
+        assert_eq!(poll(soon, async || get(&["UNREACHABLE", "RATE_LIMITED"]).await).await, Ok(3));
+        asked.set(0);
+        assert_eq!(poll(soon, async || get(&["NOT_YOUR_JOB"]).await).await.unwrap_err().code, "NOT_YOUR_JOB");
+        asked.set(0);
+        let over = poll(Instant::now(), async || get(&["INTERNAL"; 9]).await).await;
+        assert_eq!((over.unwrap_err().code.as_str(), asked.get()), ("INTERNAL", 1), "until the deadline");
     }
 
     #[test]

@@ -61,7 +61,15 @@ impl<'a> User<'a> {
         }
         Err(match json::parse::<Refusal>("refusal", &reply.body, BODY_CAP) {
             Ok(refusal) => Failure::new(Exit::Failed, &refusal.code, format!("the ICL refused: {}", refusal.detail)),
-            Err(_) => Failure::new(Exit::Failed, "BAD_REPLY", format!("{path}: HTTP {}", reply.status)),
+            Err(_) => {
+                // What stands before an ICL says so in its own words.
+                let code = match reply.status.as_u16() {
+                    429 => "RATE_LIMITED",
+                    500.. => "INTERNAL",
+                    _ => "BAD_REPLY",
+                };
+                Failure::new(Exit::Failed, code, format!("{path}: HTTP {}", reply.status))
+            }
         })
     }
 
