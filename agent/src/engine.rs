@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,9 @@ use zeroize::Zeroize as _;
 use crate::channel;
 use crate::frames::{FromEngine, ToEngine};
 
-/// Longest answer from the engine's process beyond the prompt's own deadline.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long the engine's process may take beyond the prompt's own deadline: it looks at the clock after each token, and
+/// the first one comes when the whole prompt is read. Whoever asks chooses the deadline, so a short one must not kill it.
+const GRACE: Duration = Duration::from_secs(30);
 /// Every word with which an engine may fail.
 const CODES: [&str; 8] = [
     "ENGINE_DEADLINE",
@@ -66,12 +68,31 @@ pub enum EngineError {
 }
 
 /// The engine's process, as the vault sees it.
-#[derive(Default)]
 pub struct EngineProcess {
     slot: Mutex<Option<(UnixStream, Option<Pid>)>>,
+    grace: Duration,
+    /// The process was killed because of a deadline.
+    late: AtomicBool,
+}
+
+impl Default for EngineProcess {
+    fn default() -> Self {
+        Self::with_grace(GRACE)
+    }
 }
 
 impl EngineProcess {
+    /// One that may take `grace` longer than the deadline of a prompt before it is given up.
+    pub fn with_grace(grace: Duration) -> Self {
+        Self { slot: Mutex::default(), grace, late: AtomicBool::new(false) }
+    }
+
+    /// Whether the process was given up because of a prompt's deadline; says so once. The user chose the prompt and the
+    /// deadline, so such an end is no sign of a broken engine.
+    pub fn take_late(&self) -> bool {
+        self.late.swap(false, Ordering::SeqCst)
+    }
+
     /// Waits until the engine at the other end has loaded its model, then gives it the prompts to come.
     ///
     /// # Errors
@@ -110,8 +131,10 @@ impl Engine for EngineProcess {
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.checked_sub(asked.elapsed()).filter(|d| !d.is_zero()).ok_or(EngineError::Queue)?;
         let (mut stream, process) = slot.take().ok_or(EngineError::Gone)?;
-        let answer = exchange(&mut stream, prompt, max_new_tokens, left);
+        let sent = Instant::now();
+        let answer = exchange(&mut stream, prompt, max_new_tokens, left, self.grace);
         if matches!(answer, Err(EngineError::Gone)) {
+            self.late.store(sent.elapsed() >= left.saturating_add(self.grace), Ordering::SeqCst);
             // The stream is not put back: what it says next would belong to another prompt.
             if let Some(process) = process {
                 let _ = rustix::process::kill_process(process, Signal::KILL);
@@ -128,12 +151,13 @@ fn exchange(
     prompt: &Secret,
     max_new_tokens: u32,
     deadline: Duration,
+    grace: Duration,
 ) -> Result<Secret, EngineError> {
     let deadline_millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     let mut ask = ToEngine { prompt: prompt.expose().to_vec(), max_new_tokens, deadline_millis };
     let timeouts = stream
-        .set_read_timeout(Some(deadline.saturating_add(GRACE)))
-        .and_then(|()| stream.set_write_timeout(Some(GRACE)));
+        .set_read_timeout(Some(deadline.saturating_add(grace)))
+        .and_then(|()| stream.set_write_timeout(Some(grace)));
     let sent = timeouts.and_then(|()| channel::write(stream, 1, &ask));
     ask.prompt.zeroize();
     sent.map_err(|_| EngineError::Gone)?;
@@ -204,6 +228,9 @@ fn load(pack: &File, threads: NonZeroUsize) -> Result<Model, &'static str> {
 fn generate(model: &Model, ask: &ToEngine) -> FromEngine {
     let until = Instant::now() + Duration::from_millis(ask.deadline_millis.min(24 * 3600 * 1000));
     let failed = |code: &str| FromEngine::Failed { code: code.into() };
+    if Instant::now() >= until {
+        return failed("ENGINE_DEADLINE");
+    }
     let Ok(prompt) = std::str::from_utf8(&ask.prompt) else { return failed("PROMPT_TEXT") };
     let answer = model.generate(prompt, ask.max_new_tokens, &mut |_| {
         if Instant::now() < until { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

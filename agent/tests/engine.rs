@@ -81,10 +81,25 @@ fn what_does_not_answer_in_time_is_not_asked_again() {
         stream.write_all(&id.to_be_bytes()).unwrap();
         assert!(channel::read(&mut stream).unwrap().is_none(), "the vault hangs up");
     });
-    let engine = EngineProcess::default();
+    let engine = EngineProcess::with_grace(Duration::from_millis(100));
     engine.attach(stream, SOON).unwrap();
     assert_eq!(ask(&engine, Duration::from_millis(1)), Err(EngineError::Gone));
+    assert!(engine.take_late(), "given up because of the deadline");
+    assert!(!engine.take_late(), "said once");
     assert_eq!(ask(&engine, SOON), Err(EngineError::Gone));
+    peer.join().unwrap();
+}
+
+#[test]
+fn an_engine_that_dies_by_itself_was_not_late() {
+    let (stream, peer) = peer(|mut stream| {
+        ready(&mut stream);
+        channel::read(&mut stream).unwrap().unwrap();
+    });
+    let engine = EngineProcess::default();
+    engine.attach(stream, SOON).unwrap();
+    assert_eq!(ask(&engine, SOON), Err(EngineError::Gone));
+    assert!(!engine.take_late());
     peer.join().unwrap();
 }
 

@@ -25,8 +25,9 @@ const RESTARTS: usize = 3;
 const RESTART_WINDOW: Duration = Duration::from_secs(60 * 60);
 /// Before a restart.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// How long running jobs may take to end after a stop was asked for: longer than the longest job.
-const DRAIN: Duration = Duration::from_secs(330);
+/// How long running jobs may take to end after a stop was asked for: longer than the longest job and
+/// what the engine may take beyond its deadline.
+const DRAIN: Duration = Duration::from_secs(360);
 
 /// A guest that has booted.
 pub(super) struct Guest {
@@ -147,7 +148,8 @@ impl Guest {
     }
 
     fn restart_engine(&mut self) -> bool {
-        if !self.engine_restarts.allow(Instant::now()) {
+        // One that was killed because of a user's deadline does not count: a user must not be able to end the guest.
+        if !self.engine.take_late() && !self.engine_restarts.allow(Instant::now()) {
             return false;
         }
         std::thread::sleep(RESTART_PAUSE);
