@@ -20,6 +20,9 @@ const DEVICE: &str = "/dev/vda";
 const APPEARS: Duration = Duration::from_secs(5);
 /// Longest pack, in bytes.
 const PACK_CAP: u64 = 8 << 30;
+/// The pack may fill one part in so many of the memory that is left: it stays for a restart of the engine, which reads it
+/// whole into memory of its own and converts its weights beside that.
+const MEMORY_PARTS: u64 = 4;
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
 
@@ -49,7 +52,7 @@ pub enum ModelError {
     /// It does not fit.
     #[error("model: wanted at most {max} bytes, got {got}")]
     TooLarge {
-        /// The bound: 8 GiB, or four fifths of the memory that is left.
+        /// The bound: 8 GiB, or a quarter of the memory that is left.
         max: u64,
         /// Length of the pack.
         got: u64,
@@ -62,7 +65,7 @@ pub enum ModelError {
 /// [`ModelError`].
 pub(super) fn read() -> Result<Pack, ModelError> {
     let device = open(Path::new(DEVICE)).map_err(ModelError::Device)?;
-    copy(device, PACK_CAP.min(memory_available() / 5 * 4))
+    copy(device, PACK_CAP.min(memory_available() / MEMORY_PARTS))
 }
 
 fn open(path: &Path) -> io::Result<File> {
