@@ -172,7 +172,8 @@ impl Generation {
     }
 }
 
-/// A random secp256k1 key, on the heap so that moves leave no copies; `SigningKey` zeroizes itself.
+/// A random secp256k1 key. `SigningKey` zeroizes itself where it lies when it is dropped; the box keeps later moves from
+/// leaving copies. It is made on the stack first, and that copy is left to be overwritten.
 fn secp256k1() -> Result<Box<SigningKey>, HardwareError> {
     // About one in 2^128 strings is zero or not below the order of the group.
     for _ in 0..8 {

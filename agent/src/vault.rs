@@ -1,7 +1,11 @@
 //! The vault: holds every key, and does what the courier asks if it may be done.
 //!
-//! It believes nothing that comes in a frame. What it signs has one of three labelled forms: a request to the measured ICL,
-//! a binding, an answer. What it opens was sealed to it for a job that passes every check of `release.rs`.
+//! It believes nothing that comes in a frame. What it signs has one of four labelled forms: a request to the measured ICL,
+//! a binding, an answer, a verdict. What it opens was sealed to it for a job that passes every check of `release.rs`.
+//!
+//! A compromised courier can have any request to `/internal/` signed with the node key, and so claim, commit and fail in the
+//! node's name, or keep back what it is given. The response key signs only the answer that the engine computed, or a verdict
+//! on whether what it computed is what the leader committed to.
 //!
 //! Also without booting: [`Vault::new`] takes its parts, [`Vault::serve`] one end of a socket.
 
