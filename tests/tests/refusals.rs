@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use blf::failure::{Exit, Failure};
 use blf_agent::attester::Attester;
+use blf_agent::channel;
 use blf_agent::clock::{self, Clock};
-use blf_agent::engine::EngineProcess;
+use blf_agent::engine::{self, EngineProcess};
+use blf_agent::frames::{FromEngine, ToEngine};
 use blf_agent::vault::{Parts, Vault};
 use blf_appraisal::Release;
 use blf_devnet::development::Authority;
@@ -339,6 +341,26 @@ fn a_configuration_that_the_vault_does_not_know() {
         assert_ne!(bad, good, "{name}");
         assert_eq!(code(&bad).as_deref(), Some("DOCUMENT"), "{name}");
     }
+}
+
+/// A clock that is looked at after tokenising lets whoever asks keep the engine busy beyond every deadline.
+#[test]
+fn a_prompt_whose_time_is_over_is_not_read() {
+    let (mut vault, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (pack, _) = blf_tests::node::model_pack();
+    let served = std::thread::spawn(move || engine::serve(theirs, &pack, std::num::NonZeroUsize::MIN));
+    let receive = |from: &mut _| channel::read(from).unwrap().unwrap().message::<FromEngine>().unwrap();
+    assert!(matches!(receive(&mut vault), FromEngine::Ready));
+    let mut ask = |deadline_millis| {
+        let prompt = vec![0xff];
+        channel::write(&mut vault, 1, &ToEngine { prompt, max_new_tokens: 1, deadline_millis }).unwrap();
+        let FromEngine::Failed { code } = receive(&mut vault) else { panic!() };
+        code
+    };
+    assert_eq!(ask(0), "ENGINE_DEADLINE");
+    assert_eq!(ask(60_000), "PROMPT_TEXT");
+    drop(vault);
+    served.join().unwrap().unwrap();
 }
 
 /// `tests/REFUSALS.md` names a test for every refusal, and every test it names exists.
