@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf::ask::{self, Ask, Report};
+use blf::cli::VerifyArgs;
 use blf::failure::Failure;
 use blf::nodes::Known;
 use blf::terminal::Terminal;
 use blf_bridge::{Key, Secret};
 use blf_devnet::{Appraisal, Devnet, Options};
+use blf_evidence::bundle::Evidence;
 use blf_evidence::job::Verdict;
+use blf_evidence::statement::Binding;
 use blf_evidence::telemetry::{Event, JobState};
 use blf_tests::network::{Boot, describe};
 use blf_tests::node::Node;
@@ -57,6 +60,7 @@ impl Net {
             spares: 0,
             max_new_tokens: 24,
             deadline: Duration::from_secs(300),
+            keep_evidence: Some(self.dir.path().join("evidence")),
             quorum_within: Duration::from_secs(120),
         };
         let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
@@ -74,8 +78,10 @@ impl Net {
         self.stop.send(()).unwrap();
         self.runtime.block_on(self.running.stopped());
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
-            files.extend(std::fs::read(entry.unwrap().path()).unwrap());
+        for entry in std::fs::read_dir(self.dir.path()).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                files.extend(std::fs::read(entry.path()).unwrap());
+            }
         }
         (seen, files)
     }
@@ -92,6 +98,8 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     let events = net.nodes[0].events.lock().unwrap().clone();
     assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
 
+    kept_evidence_verifies_offline(&net);
+
     let (seen, files) = net.end();
     let needles = Needles::new(&[marker.as_bytes(), report.text.as_bytes()]);
     for (name, haystack) in [("courier", &seen[0]), ("devnet's files", &files)] {
@@ -101,6 +109,28 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
         assert!(needles.found_in(&planted), "{name}: the planted leak was not found");
         assert!(!needles.found_in(haystack), "{name} held plaintext");
     }
+}
+
+/// With the nonce and the name it was asked for, and with no other nonce.
+fn kept_evidence_verifies_offline(net: &Net) {
+    let file = std::fs::read_dir(net.dir.path().join("evidence")).unwrap().next().unwrap().unwrap().path();
+    let evidence = Evidence::parse(&std::fs::read(&file).unwrap()).unwrap();
+    let binding = Binding::parse(evidence.binding.as_bytes()).unwrap();
+    let verify = |nonce: String| {
+        let args = VerifyArgs {
+            evidence: file.clone(),
+            network: Some(net.network.clone()),
+            policy: None,
+            nonce,
+            audience: binding.audience.clone(),
+            purpose: "preview".into(),
+            at: None,
+        };
+        blf::verify::run(&args, &Terminal::new(true))
+    };
+    assert_eq!(verify(binding.nonce.to_string()).unwrap().result.tier, 0);
+    let Err(refused) = verify("11".repeat(32)) else { panic!("another nonce was accepted") };
+    assert_eq!(refused.code, "NONCE_MISMATCH");
 }
 
 #[test]
@@ -130,6 +160,7 @@ fn a_model_that_no_node_holds_is_refused_before_anything_is_sealed() {
         spares: 0,
         max_new_tokens: 8,
         deadline: Duration::from_secs(30),
+        keep_evidence: None,
         quorum_within: Duration::ZERO,
     };
     let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();

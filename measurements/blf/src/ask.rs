@@ -5,11 +5,13 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
 use blf_bridge::{HpkeKey, Key, Secret, cid, commitment};
+use blf_evidence::bundle::Evidence;
 use blf_evidence::icl::{
     AskEvidence, AskEvidenceReply, Candidate, Done, EvidenceReply, NodeVerdict, Phase, QuorumPreview, RequestStatus,
     Submit,
@@ -56,6 +58,8 @@ pub struct Ask<'a> {
     pub max_new_tokens: u32,
     /// How long the whole job may take.
     pub deadline: Duration,
+    /// Folder that gets each node's evidence, for `blf verify` and for the record.
+    pub keep_evidence: Option<PathBuf>,
     /// How long to wait until the network has nodes enough.
     pub quorum_within: Duration,
 }
@@ -229,6 +233,11 @@ async fn appraise(
                 true,
                 format!("node {address}: {} checks, tier {} ({})", node.checks, node.tier, node.measurement),
             );
+            if let Some(dir) = &ask.keep_evidence {
+                let file = keep(dir, address, &evidence)?;
+                let audience = user.address();
+                terminal.line(format!("       blf verify {} --nonce {nonce} --audience {audience}", file.display()));
+            }
             nodes.insert(address, node);
         }
         waiting = still;
@@ -240,6 +249,15 @@ async fn appraise(
         return Err(Failure::new(Exit::Failed, "QUORUM_DUPLICATE", "quorum: wanted distinct nodes, got one twice"));
     }
     Ok(nodes)
+}
+
+/// Writes a node's evidence to a file of its own.
+fn keep(dir: &Path, node: Address, evidence: &Evidence) -> Result<PathBuf, Failure> {
+    let file = dir.join(format!("{node}.json"));
+    let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, "WRITE", format!("{}: {e}", file.display()));
+    let text = evidence.to_json().map_err(|e| failed(&e))?;
+    std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, text)).map_err(|e| failed(&e))?;
+    Ok(file)
 }
 
 async fn seal(

@@ -64,6 +64,9 @@ pub struct AskArgs {
     /// Give up after this many seconds.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+    /// Keep each node's evidence in this folder, and say how to verify it again.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub keep_evidence: Option<PathBuf>,
     /// Wait this many seconds until the network has nodes enough.
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
     pub wait_for_quorum: u64,

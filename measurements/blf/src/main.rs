@@ -85,6 +85,7 @@ fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> 
         spares: args.spares,
         max_new_tokens: args.max_new_tokens,
         deadline: Duration::from_secs(args.timeout),
+        keep_evidence: args.keep_evidence.clone(),
         quorum_within: Duration::from_secs(args.wait_for_quorum),
     };
     let key = account(args)?;

@@ -173,6 +173,7 @@ impl Rogue {
             spares: 0,
             max_new_tokens: 8,
             deadline: Duration::from_secs(30),
+            keep_evidence: None,
             quorum_within: Duration::ZERO,
         };
         let report = self.runtime.block_on(ask::run(ask, random_account(), &Terminal::new(true)));
