@@ -200,6 +200,7 @@ impl World {
         let mut job_id = Hex([0; 32]);
         job_id.0[24..].copy_from_slice(&self.next_job.fetch_add(1, Ordering::SeqCst).to_be_bytes());
         let mut context = JobContext {
+            cofhe: None,
             job_id,
             measurements: vec!["tpm-pcr11:ff".into(), MEASUREMENT.into()],
             max_new_tokens: 64,

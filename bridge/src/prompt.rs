@@ -127,6 +127,7 @@ mod tests {
 
     fn context() -> JobContext {
         JobContext {
+            cofhe: None,
             job_id: Hex([1; 32]),
             measurements: vec!["tpm-pcr11:00".into()],
             max_new_tokens: 64,

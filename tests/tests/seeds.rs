@@ -115,6 +115,7 @@ fn binding() -> Binding {
 
 fn context() -> JobContext {
     JobContext {
+        cofhe: None,
         job_id: Hex([1; 32]),
         measurements: vec![format!("tpm-pcr11:{}", Hex([0; 32]))],
         max_new_tokens: 64,

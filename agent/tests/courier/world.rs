@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use blf_agent::courier::{self, CourierError, Limits};
 use blf_evidence::job::{JobContext, Role};
-use blf_evidence::profile::{Host, NetworkProfile};
+use blf_evidence::profile::{Host, NetworkProfile, Protocol};
 use blf_evidence::telemetry::{Event, JobState};
 use blf_evidence::{Address, Hex, UnixTime, icl as wire};
 use bytes::Bytes;
@@ -60,6 +60,7 @@ impl World {
         let cid = blf_bridge::cid::of(&blob);
         let job = Hex([number; 32]);
         let context = JobContext {
+            cofhe: None,
             job_id: job,
             measurements: vec!["tpm-pcr11:00".into()],
             max_new_tokens: 8,
@@ -129,9 +130,11 @@ pub fn profile(authority: &Authority, icl_account: Address) -> NetworkProfile {
         blob_gateway: host(BLOBS),
         blob_pinning: host(BLOBS),
         chain_id: 1,
+        cofhe: None,
         icl: host(ICL),
         icl_account,
         name: "devnet".into(),
+        protocol: Protocol::Strict,
         tls_roots: authority.pem.clone(),
         v: 1,
     }

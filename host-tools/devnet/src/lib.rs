@@ -197,10 +197,8 @@ impl Devnet {
     ) -> Result<Running, Error> {
         let (certificate, key) = &options.tls_authority;
         let tls_authority = Authority::from_pem(certificate, key)?;
-        let names =
-            [&*options.profile.icl.name, &*options.profile.blob_gateway.name, &*options.profile.blob_pinning.name];
-        let mut names = names.to_vec();
-        names.sort_unstable();
+        // Sorted by name, so that a name with two ports stands twice in a row.
+        let mut names: Vec<&str> = options.profile.hosts().into_iter().map(|host| &*host.name).collect();
         names.dedup();
         let tls = development::server_config(&tls_authority, &names, (options.clock)())?;
         let hosts = options.profile.hosts().into_iter().cloned().collect();

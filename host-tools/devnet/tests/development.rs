@@ -16,8 +16,8 @@ fn the_profile_names_these_keys() {
     assert_eq!(profile.name, "devnet");
     assert_eq!(profile.tls_roots, TLS_CA);
     assert_eq!(profile.icl_account, development::address(&development::icl_key().unwrap()));
-    let names: Vec<_> = profile.hosts().iter().map(|h| (h.name.as_str(), h.port)).collect();
-    assert_eq!(names, [("blobs.devnet.blf.internal", 8443), ("icl.devnet.blf.internal", 8443)]);
+    let names = ["blobs", "coordinator", "icl", "rpc", "threshold", "verifier"];
+    assert_eq!(profile.egress(), names.map(|name| format!("{name}.devnet.blf.internal:8443")));
 }
 
 #[test]

@@ -275,6 +275,7 @@ async fn seal(
         reply: HpkeKey::generate().map_err(|e| closed(&e))?,
     };
     let context = JobContext {
+        cofhe: None,
         job_id: sealed.job,
         measurements: ask.reference.measurements(),
         max_new_tokens: ask.max_new_tokens,

@@ -23,6 +23,8 @@ pub const ANSWER_CAP: usize = 64 * 1024;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JobContext {
+    /// Where CoFHE keeps the other share of the prompt key; null for a job whose key is in the HPKE shares alone.
+    pub cofhe: Option<CofheShare>,
     /// Chosen by the user at random, so that the prompt can name it before the ICL knows it.
     pub job_id: Hex<32>,
     /// Accepted measurement ids, as `tpm-pcr11:` + 64 hex digits.
@@ -39,6 +41,16 @@ pub struct JobContext {
     pub user: Address,
     /// Version of this document, 1.
     pub v: u8,
+}
+
+/// Handles of a share of the prompt key that CoFHE holds: prompt key = HPKE share XOR this (architecture decision 6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CofheShare {
+    /// Handle of the first 16 bytes, 32 bytes big-endian.
+    pub high: Hex<32>,
+    /// Handle of the last 16 bytes.
+    pub low: Hex<32>,
 }
 
 /// A 32-byte key sealed with HPKE (RFC 9180, base mode, suite 0x0020 0x0001 0x0002).
@@ -193,6 +205,7 @@ mod tests {
     #[test]
     fn a_context_of_another_form_is_refused() {
         let good = JobContext {
+            cofhe: None,
             job_id: Hex([1; 32]),
             measurements: vec!["tpm-pcr11:00".into()],
             max_new_tokens: 64,
@@ -204,12 +217,19 @@ mod tests {
         };
         let parse = |context: &JobContext| JobContext::parse(context.to_canonical().unwrap().as_bytes());
         assert_eq!(parse(&good).as_ref(), Ok(&good));
+        let shared = JobContext { cofhe: Some(CofheShare { high: Hex([5; 32]), low: Hex([6; 32]) }), ..good.clone() };
+        assert_eq!(parse(&shared).as_ref(), Ok(&shared));
         assert!(parse(&JobContext { v: 2, ..good.clone() }).is_err());
         assert!(parse(&JobContext { measurements: vec![], ..good.clone() }).is_err());
         assert!(parse(&JobContext { measurements: vec!["x".into(); MEASUREMENTS_CAP + 1], ..good.clone() }).is_err());
         assert!(parse(&JobContext { measurements: vec!["x".repeat(CONTEXT_CAP)], ..good.clone() }).is_err());
         let text = good.to_canonical().unwrap();
-        for bad in [text.replacen(':', ": ", 1), text.replacen("\"v\":1", "\"v\":1,\"v\":1", 1), text.to_uppercase()] {
+        for bad in [
+            text.replacen(':', ": ", 1),
+            text.replacen("\"cofhe\":null,", "", 1),
+            text.replacen("\"v\":1", "\"v\":1,\"v\":1", 1),
+            text.to_uppercase(),
+        ] {
             assert_ne!(bad, text);
             assert!(JobContext::parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -11,6 +11,8 @@ use crate::{Address, Hex};
 
 /// Longest profile, in bytes.
 pub const PROFILE_CAP: usize = 32 * 1024;
+/// Longest member of an EIP-712 domain, in bytes.
+const DOMAIN_CAP: usize = 64;
 
 /// What a guest may talk to and whom it believes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -22,16 +24,68 @@ pub struct NetworkProfile {
     pub blob_pinning: Host,
     /// EIP-155 chain id.
     pub chain_id: u64,
+    /// The threshold network that holds prompt keys for the chain; null where nobody knows its contracts yet.
+    pub cofhe: Option<CofheProfile>,
     /// The coordinator.
     pub icl: Host,
     /// The account that signs the coordinator's time and certificates.
     pub icl_account: Address,
     /// `production`, `insecure` or `devnet`.
     pub name: String,
+    /// How the coordinator is spoken to.
+    pub protocol: Protocol,
     /// TLS trust anchors, PEM.
     pub tls_roots: String,
     /// Version of this document, 1.
     pub v: u8,
+}
+
+/// How the coordinator is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// As the network does today: `legacy`. Nothing is verified, prompt keys come from CoFHE alone.
+    Legacy,
+    /// [`crate::icl`]: evidence, signed time, key shares, commit-then-reveal.
+    Strict,
+}
+
+/// What a node must know of CoFHE: its hosts and the contracts, measured so that no host can name others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CofheProfile {
+    /// The ACL contract: verifyingContract of the permits' EIP-712 domain.
+    pub acl: Address,
+    /// `name` of that domain.
+    pub acl_name: String,
+    /// `version` of that domain.
+    pub acl_version: String,
+    /// Gives the network's public key and CRS.
+    pub coordinator: Host,
+    /// SHA-256 of the CRS; null where inputs need none.
+    pub crs_sha256: Option<Hex<32>>,
+    /// How inputs are encrypted.
+    pub inputs: Inputs,
+    /// Contract in which prompt keys and output keys are stored.
+    pub prompt_key_store: Address,
+    /// SHA-256 of the network's public key; null where inputs need none.
+    pub public_key_sha256: Option<Hex<32>>,
+    /// JSON-RPC of the chain.
+    pub rpc: Host,
+    /// The threshold network: opens handles for those whom the ACL lets.
+    pub threshold: Host,
+    /// Verifies encrypted inputs.
+    pub verifier: Host,
+}
+
+/// How inputs are encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inputs {
+    /// Not at all: for development, with a verifier that expects it.
+    Clear,
+    /// A proven compact ciphertext list of tfhe-rs.
+    Tfhe,
 }
 
 /// A DNS name and a TCP port.
@@ -61,6 +115,14 @@ impl NetworkProfile {
                 json::excerpt(&profile.name)
             ));
         }
+        for (member, text) in
+            profile.cofhe.iter().flat_map(|c| [("acl_name", &c.acl_name), ("acl_version", &c.acl_version)])
+        {
+            if text.is_empty() || text.len() > DOMAIN_CAP || !text.bytes().all(|b| b.is_ascii_graphic()) {
+                let got = json::excerpt(text);
+                return malformed(format!("cofhe.{member}: wanted 1 to {DOMAIN_CAP} printable characters, got {got}"));
+            }
+        }
         for host in profile.hosts() {
             if !is_dns_name(&host.name) {
                 return malformed(format!("host: wanted a lower-case DNS name, got {}", json::excerpt(&host.name)));
@@ -80,6 +142,9 @@ impl NetworkProfile {
     /// Every host the guest may dial, each once: the allow-list checked in the guest and again on the host.
     pub fn hosts(&self) -> Vec<&Host> {
         let mut hosts = vec![&self.icl, &self.blob_gateway, &self.blob_pinning];
+        if let Some(cofhe) = &self.cofhe {
+            hosts.extend([&cofhe.coordinator, &cofhe.rpc, &cofhe.threshold, &cofhe.verifier]);
+        }
         hosts.sort_by(|a, b| (&a.name, a.port).cmp(&(&b.name, b.port)));
         hosts.dedup();
         hosts

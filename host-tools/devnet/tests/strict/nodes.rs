@@ -253,6 +253,7 @@ impl Node {
 pub(crate) fn submission(user: &Caller, nodes: &[&Node], verifiers: usize) -> (Hex<32>, Submit) {
     let job_id = Hex(random());
     let context = JobContext {
+        cofhe: None,
         job_id,
         measurements: vec![format!("tpm-pcr11:{}", Hex([11; 32]))],
         max_new_tokens: 16,
