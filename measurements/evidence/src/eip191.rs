@@ -39,7 +39,13 @@ pub enum SignatureError {
 impl Signature {
     /// Signs `text` (deterministic, RFC 6979).
     pub fn sign(key: &SigningKey, text: &[u8]) -> Self {
-        let (signature, recovery) = key.sign_prehash_recoverable(&digest(text));
+        Self::sign_digest(key, &digest(text))
+    }
+
+    /// Signs a digest that its standard defines without the prefix: EIP-712 typed data, EIP-1559 transactions. The
+    /// caller has computed it; whoever signs a digest that came from elsewhere signs anything.
+    pub fn sign_digest(key: &SigningKey, digest: &[u8; 32]) -> Self {
+        let (signature, recovery) = key.sign_prehash_recoverable(digest);
         let mut bytes = [0; 65];
         bytes[..64].copy_from_slice(&signature.to_bytes());
         bytes[64] = 27 + recovery.to_byte();
@@ -51,14 +57,22 @@ impl Signature {
     /// # Errors
     /// [`SignatureError::Malformed`].
     pub fn recover(&self, text: &[u8]) -> Result<Address, SignatureError> {
+        self.recover_digest(&digest(text))
+    }
+
+    /// The address whose key signed `digest`.
+    ///
+    /// # Errors
+    /// [`SignatureError::Malformed`].
+    pub fn recover_digest(&self, digest: &[u8; 32]) -> Result<Address, SignatureError> {
         let signature = k256::ecdsa::Signature::from_slice(&self.0[..64]).map_err(|_| SignatureError::Malformed)?;
         let recovery = match self.0[64] {
             v @ 27..=28 if signature.normalize_s() == signature => RecoveryId::from_byte(v - 27),
             _ => None,
         }
         .ok_or(SignatureError::Malformed)?;
-        let key = VerifyingKey::recover_from_prehash(&digest(text), &signature, recovery)
-            .map_err(|_| SignatureError::Malformed)?;
+        let key =
+            VerifyingKey::recover_from_prehash(digest, &signature, recovery).map_err(|_| SignatureError::Malformed)?;
         Ok(address(&key))
     }
 
