@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use blf_evidence::tunnel::DRAIN;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 use vsock::VsockStream;
@@ -25,9 +26,6 @@ const RESTARTS: usize = 3;
 const RESTART_WINDOW: Duration = Duration::from_secs(60 * 60);
 /// Before a restart.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// How long running jobs may take to end after a stop was asked for: longer than the longest job and
-/// what the engine may take beyond its deadline.
-const DRAIN: Duration = Duration::from_secs(360);
 
 /// A guest that has booted.
 pub(super) struct Guest {

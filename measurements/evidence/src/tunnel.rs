@@ -10,6 +10,8 @@
 //! port 5007  guest → host: one Dial, host → guest: one reply byte, then bytes both ways until either side ends
 //! ```
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Base64;
@@ -26,6 +28,9 @@ pub const PORT_DIAL: u32 = 5007;
 pub const DOCUMENTS_CAP: usize = 256 * 1024;
 /// Longest [`Dial`] line, in bytes, with its newline.
 pub const DIAL_CAP: usize = 272;
+/// How long a guest may drain after it was asked to stop: longer than the longest job and what the engine may take
+/// beyond its deadline. A host that waits less ends jobs by force.
+pub const DRAIN: Duration = Duration::from_secs(360);
 
 /// Everything the host may tell a booting guest, as one JSON document behind a big-endian u32 length.
 #[derive(Serialize, Deserialize)]
