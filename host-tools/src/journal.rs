@@ -59,6 +59,13 @@ pub fn guest(node: &str, event: &Event) {
         Event::Certified { tier, not_after } => {
             tracing::info!(node, event = "certified", tier, %not_after, "certified");
         }
+        Event::Renewed { tier, not_after } => {
+            tracing::info!(node, event = "renewed", tier, %not_after, "certificate renewed");
+        }
+        Event::Assignments { count } => tracing::info!(node, event = "assignments", count, "assignments received"),
+        Event::NoAssignments { seconds } => {
+            tracing::info!(node, event = "no_assignments", seconds, "no assignments");
+        }
         Event::Heartbeat { jobs } => tracing::info!(node, event = "heartbeat", jobs, "heartbeat"),
         Event::Assigned { job, role } => tracing::info!(node, event = "assigned", %job, ?role, "job assigned"),
         Event::Job { job, state, millis } => tracing::info!(node, event = "job", %job, ?state, millis, "job state"),

@@ -226,6 +226,11 @@ fn guest_event(f: &mut fmt::Formatter<'_>, event: &Event) -> fmt::Result {
         Event::Certified { tier, not_after: UnixTime(time) } => {
             write!(f, "certified by the ICL, tier {tier}, until {time}")
         }
+        Event::Renewed { tier, not_after: UnixTime(time) } => {
+            write!(f, "certified again by the ICL, tier {tier}, until {time}")
+        }
+        Event::Assignments { count } => write!(f, "received {count} assignments"),
+        Event::NoAssignments { seconds } => write!(f, "no assignments for {seconds} s"),
         Event::Heartbeat { jobs } => write!(f, "heartbeat, {jobs} jobs running"),
         Event::Assigned { job, role } => {
             write!(f, "job {} assigned as {}", short(&job.to_string()), format!("{role:?}").to_lowercase())

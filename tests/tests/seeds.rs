@@ -187,6 +187,9 @@ fn formats() {
         Event::Trouble { code: code(), retry_in: 5 },
         Event::Stopping { jobs: 0 },
         Event::Stopped {},
+        Event::Renewed { tier: 0, not_after: UnixTime(9) },
+        Event::Assignments { count: 2 },
+        Event::NoAssignments { seconds: 60 },
     ];
     for (i, event) in events.iter().enumerate() {
         write("telemetry", &format!("event-{i:02}"), event.to_line().unwrap());

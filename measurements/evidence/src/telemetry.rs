@@ -54,10 +54,27 @@ pub enum Event {
         /// End of the certificate.
         not_after: UnixTime,
     },
+    /// The ICL certified the keys that follow those certified before.
+    Renewed {
+        /// Tier 0, 1 or 2.
+        tier: u8,
+        /// End of the certificate.
+        not_after: UnixTime,
+    },
     /// The ICL acknowledged a heartbeat.
     Heartbeat {
         /// Jobs running now.
         jobs: u8,
+    },
+    /// The ICL showed jobs that this node has not seen before.
+    Assignments {
+        /// How many.
+        count: u32,
+    },
+    /// The ICL showed no such job for a while.
+    NoAssignments {
+        /// How long, in seconds.
+        seconds: u64,
     },
     /// The ICL assigned a job.
     Assigned {
@@ -104,8 +121,10 @@ pub enum Event {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// The key share is here.
+    /// The ICL has the claim, and where it gives a key share, the share is here.
     Claimed,
+    /// CoFHE sealed both halves of its share to this guest.
+    KeyReceived,
     /// The sealed prompt is here and matches its CID.
     PromptFetched,
     /// The prompt is open and meant for this node; the engine runs.
@@ -114,6 +133,8 @@ pub enum JobState {
     Committed,
     /// The sealed answer is stored (leader).
     AnswerStored,
+    /// The answer's key is stored with the chain's contract (leader, where CoFHE alone carries keys).
+    KeyPublished,
     /// The leader's result, or the verifier's verdict, is with the ICL.
     Revealed,
     /// The quorum accepted.
