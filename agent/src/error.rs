@@ -206,6 +206,7 @@ impl JobError {
                 ReleaseError::Key { .. } => "SHARE_KEY",
                 ReleaseError::Node { .. } => "SHARE_NODE",
                 ReleaseError::Open(_) => "SHARE_TAG",
+                ReleaseError::Unseal { .. } => "COFHE_SEAL",
             },
             Self::Repeated => "JOB_REPEATED",
             Self::Spent { .. } => "JOBS_SPENT",

@@ -101,8 +101,8 @@ impl Claim {
     /// [`JobError::Release`].
     pub fn release(self) -> Result<PromptKey, JobError> {
         let Self(task, share) = self;
-        let release = HpkeRelease { node: task.node, keys: std::slice::from_ref(task.generation.hpke()) };
-        let key = release.release(&share, &task.text)?;
+        let keys = std::slice::from_ref(task.generation.hpke());
+        let key = HpkeRelease { node: task.node, keys, share: &share, context: &task.text }.release()?;
         Ok(PromptKey(task, key))
     }
 }

@@ -27,9 +27,7 @@ pub fn commitment(prompt_key: &Key, job: &Hex<32>, text: &Secret) -> Hex<32> {
     if hkdf.expand(LABEL, &mut key[..32]).is_err() {
         return Hex([0; 32]);
     }
-    // A copy that is zeroized, also where the lossy one would be a copy of its own.
-    let text = zeroize::Zeroizing::new(String::from_utf8_lossy(text.expose()).into_owned());
-    let text = normalise(&text);
+    let text = normalise(text);
     let mut mac = Hmac::<Sha256>::new((&*key).into());
     mac.update(LABEL);
     mac.update(&[0]);
@@ -50,7 +48,9 @@ pub fn commit(job: &Hex<32>, node: &Address, commitment: &Hex<32>, salt: &Hex<32
 }
 
 /// Trimmed, with every run of white space replaced by one space; white space as in Python's `\s`.
-fn normalise(text: &str) -> Secret {
+pub(crate) fn normalise(text: &Secret) -> Secret {
+    // A copy that is zeroized, also where the lossy one would be a copy of its own.
+    let text = zeroize::Zeroizing::new(String::from_utf8_lossy(text.expose()).into_owned());
     let words = text.split(is_python_space).filter(|w| !w.is_empty());
     let mut normal = String::with_capacity(text.len());
     for word in words {
@@ -74,6 +74,7 @@ mod tests {
     /// Measured on the published Python node 0.3.5.
     #[test]
     fn normalises_as_python() {
+        let normalise = |text: &str| normalise(&Secret::new(text.into()));
         let normal = normalise(" a\u{a0}b\u{2003}c\u{200b}d\u{1c}e\u{85}f\n");
         assert_eq!(normal.expose(), "a b c\u{200b}d e f".as_bytes());
         assert_eq!(normalise("  Hello,\n\t world  ").expose(), b"Hello, world");

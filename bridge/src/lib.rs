@@ -5,6 +5,7 @@
 //! node:  Share ─ KeyRelease ─→ PromptKey ─ open blob ─→ context + text   (context compared before inference)
 //! node:  text ─ engine ─→ answer ─ seal under a fresh key ─→ blob ─→ CID  key ─ HPKE ─→ the user's reply key
 //! all:   commitment = HMAC(key from PromptKey, job ‖ SHA-256(normalised answer))
+//! cofhe: handles ─ threshold network ─→ two Halves ─→ PromptKey, alone or joined with the Share
 //! ```
 //!
 //! Secrets are [`Key`] and [`Secret`]: they zeroize, have no `Debug`, and are read through `expose`.
@@ -13,7 +14,9 @@
 
 pub mod blob;
 pub mod cid;
+pub mod cofhe;
 pub mod commitment;
+pub mod legacy;
 pub mod prompt;
 pub mod release;
 pub mod secret;

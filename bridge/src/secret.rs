@@ -31,6 +31,14 @@ impl Key {
         Ok(key)
     }
 
+    /// This key ⊕ another: the key of two shares, or one share of the key and the other.
+    #[must_use]
+    pub fn xor(&self, other: &Self) -> Self {
+        let mut key = self.clone();
+        key.0.iter_mut().zip(other.expose()).for_each(|(a, b)| *a ^= b);
+        key
+    }
+
     /// The secret bytes.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0

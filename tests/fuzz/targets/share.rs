@@ -10,5 +10,5 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut ours = share.clone();
     (ours.hpke, ours.node) = (keys[0].public(), share.node);
     // A tag that fits is not found by chance.
-    assert!(HpkeRelease { node: share.node, keys: &keys }.release(&ours, "{}").is_err());
+    assert!(HpkeRelease { node: share.node, keys: &keys, share: &ours, context: "{}" }.release().is_err());
 });

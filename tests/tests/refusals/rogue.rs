@@ -250,7 +250,7 @@ impl Peer {
     fn run(&self, submit: &Submit) {
         let share = submit.shares.iter().find(|s| s.node == self.node).unwrap();
         let keys = std::slice::from_ref(&self.hpke);
-        let key = HpkeRelease { node: self.node, keys }.release(share, &submit.context).unwrap();
+        let key = HpkeRelease { node: self.node, keys, share, context: &submit.context }.release().unwrap();
         let sealed = self.state().blobs[&submit.prompt_cid].clone();
         let prompt = open_prompt(&key, &sealed, &submit.context).unwrap();
         let text = Secret::new(prompt.text().expose().iter().rev().copied().collect());
