@@ -93,6 +93,9 @@ pub enum InternalError {
     /// Evidence of this purpose is not the courier's to ask for.
     #[error("purpose: wanted admission or preview")]
     Purpose,
+    /// Not the TLS key that evidence names now.
+    #[error("tls key: wanted the one that evidence names, got another")]
+    TlsKey,
     /// The keys are wiped.
     #[error("the keys are wiped")]
     Wiped,
@@ -177,6 +180,7 @@ impl VaultError {
                 InternalError::Panicked => "PANICKED",
                 InternalError::Path => "REQUEST_PATH",
                 InternalError::Purpose => "PURPOSE",
+                InternalError::TlsKey => "TLS_KEY",
                 InternalError::Wiped => "WIPED",
             },
             Self::Job(error) => error.code(),

@@ -18,6 +18,8 @@ use blf_evidence::statement::{Model, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
 use serde::{Deserialize, Serialize};
 
+use crate::inbound::key::TranscriptHash;
+
 /// Longest frame body, in bytes: a sealed prompt of 1 MiB and what goes with it.
 pub const FRAME_CAP: usize = 1024 * 1024 + 64 * 1024;
 
@@ -109,6 +111,15 @@ pub enum ToVault {
     },
     /// All jobs are handed back or done: wipe the keys and power off. → [`FromVault::Done`], then nothing
     PowerOff,
+    /// The certificate of the TLS key that evidence names. → [`FromVault::TlsCertificate`]
+    TlsCertificate,
+    /// Sign a server's CertificateVerify. → [`FromVault::TlsSignature`]
+    SignTls {
+        /// Which key: its SPKI's SHA-256.
+        key: Hex<32>,
+        /// What the handshake was so far; all else that is signed is the vault's own.
+        transcript: TranscriptHash,
+    },
 }
 
 /// What the vault answers.
@@ -168,6 +179,15 @@ pub enum FromVault {
     Verifier(VerifierResult),
     /// Asked by nobody, with id [`UNASKED`]: take no more jobs, finish or hand back, then [`ToVault::PowerOff`].
     Stop,
+    /// The TLS key that evidence names.
+    TlsCertificate {
+        /// X.509 DER, self-signed.
+        der: Vec<u8>,
+        /// Its SPKI's SHA-256.
+        key: Hex<32>,
+    },
+    /// ECDSA with P-256 and SHA-256, DER.
+    TlsSignature(Vec<u8>),
 }
 
 /// What the courier needs to know to speak for the node.

@@ -9,17 +9,15 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::encoding::AsDer as _;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use blf_bridge::{HpkeKey, Key};
 use blf_evidence::eip191::{Signature, address};
 use blf_evidence::statement;
 use blf_evidence::{Address, Hex, UnixTime};
 use k256::ecdsa::SigningKey;
-use sha2::{Digest as _, Sha256};
 
 use crate::certificate::Certified;
 use crate::error::{HardwareError, IclError};
+use crate::inbound::key::TlsKey;
 
 /// All keys of this guest. Dropping it zeroizes them.
 pub struct Keys {
@@ -41,8 +39,8 @@ pub struct Generation {
     hpke: HpkeKey,
     /// X25519, to which CoFHE seals; the bridge that will open what is sealed owns the private half.
     _cofhe_sealing: HpkeKey,
-    /// P-256, for the attested API.
-    _tls: EcdsaKeyPair,
+    /// For the attested API.
+    tls: TlsKey,
     public: statement::Keys,
 }
 
@@ -85,7 +83,16 @@ impl Keys {
 
     /// Public halves of the certified generation, or before there is one, of the next: for everybody but the ICL.
     pub fn shown(&self) -> &statement::Keys {
-        self.current.as_ref().map_or(&self.next.public, |held| &held.generation.public)
+        &self.shown_generation().public
+    }
+
+    /// The TLS key among those that are shown.
+    pub fn shown_tls(&self) -> &TlsKey {
+        &self.shown_generation().tls
+    }
+
+    fn shown_generation(&self) -> &Generation {
+        self.current.as_ref().map_or(&self.next, |held| &held.generation)
     }
 
     /// Makes the next generation current; the current one becomes previous and a new one waits to be certified.
@@ -144,16 +151,15 @@ impl Generation {
         let response = secp256k1()?;
         let hpke = HpkeKey::generate().map_err(random)?;
         let cofhe_sealing = HpkeKey::generate().map_err(random)?;
-        let tls = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| HardwareError::Randomness)?;
-        let spki = tls.public_key().as_der().map_err(|_| HardwareError::Randomness)?;
+        let tls = TlsKey::generate()?;
         let public = statement::Keys {
             cofhe_sealing: cofhe_sealing.public(),
             hpke: hpke.public(),
             node,
             response: address(response.verifying_key()),
-            tls_spki_sha256: Hex(Sha256::digest(spki.as_ref()).into()),
+            tls_spki_sha256: tls.spki_sha256(),
         };
-        Ok(Self { response, hpke, _cofhe_sealing: cofhe_sealing, _tls: tls, public })
+        Ok(Self { response, hpke, _cofhe_sealing: cofhe_sealing, tls, public })
     }
 
     /// The public halves.

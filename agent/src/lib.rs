@@ -33,6 +33,7 @@ pub mod engine;
 pub mod error;
 pub mod frames;
 pub mod icl;
+pub mod inbound;
 pub mod job;
 pub mod keys;
 pub mod profile;

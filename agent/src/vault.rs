@@ -1,7 +1,8 @@
 //! The vault: holds every key, and does what the courier asks if it may be done.
 //!
-//! It believes nothing that comes in a frame. What it signs has one of four labelled forms: a request to the measured ICL,
-//! a binding, an answer, a verdict. What it opens was sealed to it for a job that passes every check of `release.rs`.
+//! It believes nothing that comes in a frame. What it signs has one of five labelled forms: a request to the measured ICL,
+//! a binding, an answer, a verdict, a TLS server's CertificateVerify. What it opens was sealed to it for a job that passes
+//! every check of `release.rs`.
 //!
 //! A compromised courier can have any request to `/internal/` signed with the node key, and so claim, commit and fail in the
 //! node's name, or keep back what it is given. The response key signs only the answer that the engine computed, or a verdict
@@ -387,6 +388,17 @@ impl Vault {
                 self.wipe();
                 Ok(FromVault::Done)
             }
+            ToVault::TlsCertificate => self.with_keys(|keys| {
+                let tls = keys.shown_tls();
+                Ok(FromVault::TlsCertificate { der: tls.certificate().to_vec(), key: tls.spki_sha256() })
+            }),
+            ToVault::SignTls { key, transcript } => self.with_keys(|keys| {
+                let tls = keys.shown_tls();
+                if tls.spki_sha256() != key {
+                    return Err(InternalError::TlsKey.into());
+                }
+                Ok(FromVault::TlsSignature(tls.certificate_verify(&transcript)?))
+            }),
         }
     }
 

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use blf_agent::attester::AttestError;
 use blf_agent::channel;
 use blf_agent::clock::Clock;
 use blf_agent::engine::{Engine, EngineError};
-use blf_agent::frames::{FromVault, Identity, Method, ToVault};
+use blf_agent::frames::{self, FromVault, Identity, Method, ToVault};
+use blf_agent::inbound::key::TranscriptHash;
 use blf_agent::keys::Keys;
 use blf_agent::profile;
 use blf_agent::release::HeldModel;
@@ -26,6 +28,8 @@ use blf_evidence::json;
 use blf_evidence::statement::{Binding, Purpose, Statement};
 use blf_evidence::{Address, Base64, Hex, UnixTime};
 use k256::ecdsa::SigningKey;
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 
 const MEASUREMENT: &str = "tpm-pcr11:00";
 const MODEL: Hex<32> = Hex([0x33; 32]);
@@ -519,4 +523,35 @@ fn hostile_lengths_end_the_stream() {
     let (mut courier, theirs) = UnixStream::pair().unwrap();
     courier.write_all(&[0xff; 8]).unwrap();
     assert_eq!(world.vault.serve(theirs), Ended::Courier);
+}
+
+#[test]
+fn of_a_handshake_only_the_hash_is_the_courier_s() {
+    let world = World::certified();
+    let (_, binding) = world.attest(Purpose::Preview, USER).unwrap();
+    let FromVault::TlsCertificate { der, key } = world.ask(ToVault::TlsCertificate).unwrap() else { panic!() };
+    assert_eq!(key, binding.keys.tls_spki_sha256);
+    let certificate = CertificateDer::from(der);
+    let spki = ParsedCertificate::try_from(&certificate).unwrap().subject_public_key_info();
+    assert_eq!(sha256(spki.as_ref()), key);
+
+    // A statement that would name another guest, in the place of a hash: signed, but as a handshake and nothing else.
+    let wish = Hex([0x5a; 32]);
+    let sign = |key, transcript| world.ask(ToVault::SignTls { key, transcript });
+    let transcript = TranscriptHash::Sha256(wish);
+    let FromVault::TlsSignature(signature) = sign(key, transcript).unwrap() else { panic!() };
+    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, spki.as_ref());
+    let handshake = [&[b' '; 64][..], b"TLS 1.3, server CertificateVerify\0", &wish.0].concat();
+    public.verify(&handshake, &signature).unwrap();
+    assert!(public.verify(&wish.0, &signature).is_err());
+
+    let frame = frames::encode(&ToVault::SignTls { key, transcript }).unwrap();
+    let longer = [&frame[..], b"x"].concat();
+    for other in [&frame[..frame.len() - 1], &longer] {
+        assert!(frames::decode::<ToVault>(other).is_err(), "a hash of another length");
+    }
+    let (_, next) = world.attest(Purpose::Admission, "icl.devnet.blf.internal").unwrap();
+    for other in [next.keys.tls_spki_sha256, Hex([0; 32])] {
+        assert_eq!(sign(other, transcript).err().unwrap(), "TLS_KEY", "a key that evidence does not show");
+    }
 }
