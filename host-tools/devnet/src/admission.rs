@@ -15,7 +15,7 @@ use rusqlite::OptionalExtension as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-use crate::appraiser::{Reason, Verdict};
+use crate::appraiser::{Appraiser, Reason, Verdict};
 use crate::event::EventKind;
 use crate::refusal::{Refused, Result, one_line};
 use crate::state::{State, Turn, parse, sql, time};
@@ -150,12 +150,17 @@ pub(crate) async fn activate(state: &State, request: Activate) -> Result<Activat
 }
 
 /// Appraises evidence and issues the certificate. The challenge is spent whatever comes of it.
-pub(crate) async fn attest(state: &State, settings: &Settings, request: Attest) -> Result<AttestReply> {
+pub(crate) async fn attest(
+    state: &State,
+    settings: &Settings,
+    appraiser: &dyn Appraiser,
+    request: Attest,
+) -> Result<AttestReply> {
     let node = request.node_address;
     let id = request.challenge_id.clone();
     let nonce = state.turn(move |turn| take_challenge(turn, &id, node)).await?;
     let now = (settings.clock)();
-    let appraised = nonce.and_then(|nonce| appraise(settings, &request, nonce, now));
+    let appraised = nonce.and_then(|nonce| appraise(settings, appraiser, &request, nonce, now));
     let (binding, verdict) = match appraised {
         Ok(found) => found,
         Err(reason) => return Err(refuse_node(state, node, reason).await),
@@ -248,6 +253,7 @@ fn take_challenge(turn: &Turn<'_>, id: &str, node: Address) -> Result<std::resul
 /// Our own checks, which need the challenge and the caller, and then the appraiser's.
 fn appraise(
     settings: &Settings,
+    appraiser: &dyn Appraiser,
     request: &Attest,
     nonce: Hex<32>,
     now: UnixTime,
@@ -271,7 +277,7 @@ fn appraise(
         return Err(reason("EVIDENCE_MALFORMED", format!("backendType: wanted {backend}, got {got}")));
     }
     let expected = Expectations { audience: settings.audience().to_owned(), nonce, purpose: Purpose::Admission };
-    let verdict = settings.appraiser.appraise(evidence, &expected, now)?;
+    let verdict = appraiser.appraise(evidence, &expected, now)?;
     Ok((binding, verdict))
 }
 

@@ -54,6 +54,12 @@ pub(crate) fn authorize(wanted: &str, authorization: Option<&[u8]>) -> Result<()
 /// Stores the file of a multipart body. The same bytes again give the same reply.
 pub(crate) fn pin(turn: &mut Turn<'_>, content_type: Option<&[u8]>, body: &Bytes) -> Result<Pinned> {
     let file = file(content_type, body)?;
+    let cid = store(turn, file)?;
+    Ok(Pinned { ipfs_hash: cid, pin_size: file.len(), timestamp: iso_8601(turn.now) })
+}
+
+/// Stores a blob under its CID, which it returns.
+pub(crate) fn store(turn: &mut Turn<'_>, file: &[u8]) -> Result<String> {
     if file.len() > BLOB_CAP {
         return Err(Refused::too_large(BLOB_CAP));
     }
@@ -66,11 +72,11 @@ pub(crate) fn pin(turn: &mut Turn<'_>, content_type: Option<&[u8]>, body: &Bytes
     }
     turn.tx.execute("INSERT OR IGNORE INTO blobs VALUES (?1, ?2, ?3, ?4)", (&cid, file, length, sql(turn.now)))?;
     turn.tell(EventKind::BlobPinned { cid: cid.clone(), bytes: file.len() });
-    Ok(Pinned { ipfs_hash: cid, pin_size: file.len(), timestamp: iso_8601(turn.now) })
+    Ok(cid)
 }
 
 /// The bytes of the one part named `file` (RFC 7578); other parts are allowed and not looked at.
-fn file<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Result<&'a [u8]> {
+pub(crate) fn file<'a>(content_type: Option<&[u8]>, body: &'a [u8]) -> Result<&'a [u8]> {
     let malformed = |what: &str| Refused::malformed(format!("multipart: wanted {what}"));
     let boundary = content_type
         .and_then(|value| std::str::from_utf8(value).ok())
@@ -116,7 +122,7 @@ fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// Seconds as `2026-11-20T09:00:00Z` (days to civil date after H. Hinnant's `civil_from_days`).
-fn iso_8601(time: UnixTime) -> String {
+pub(crate) fn iso_8601(time: UnixTime) -> String {
     let (days, seconds) = (time.0 / 86_400, time.0 % 86_400);
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -82,6 +82,40 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// A node attested, whatever that means, to a legacy coordinator.
+    LegacyAttested {
+        /// The node.
+        node: Address,
+        /// What it calls its platform.
+        backend: String,
+        /// The tier it was given.
+        tier: u8,
+        /// End of the certificate.
+        not_after: UnixTime,
+    },
+    /// A node claimed its part in a legacy job.
+    LegacyClaimed {
+        /// The nodes' id of the job.
+        job: String,
+        /// The node.
+        node: Address,
+    },
+    /// A legacy job moved.
+    LegacyJob {
+        /// The nodes' id of the job.
+        job: String,
+        /// Where it is now.
+        status: String,
+        /// Why it was rejected.
+        reason: Option<String>,
+    },
+    /// A node claimed a legacy job and did not deliver.
+    LegacyNodeFailed {
+        /// The nodes' id of the job.
+        job: String,
+        /// The node.
+        node: Address,
+    },
     /// Evidence was appraised and a certificate issued.
     NodeAdmitted {
         /// The node.
@@ -128,6 +162,15 @@ impl fmt::Display for EventKind {
             }
             Self::JobClaimed { job, node } => write!(f, "job {job}: claimed by {node}"),
             Self::JobReassigned { job, from, to, reason } => write!(f, "job {job}: {to} replaces {from}: {reason}"),
+            Self::LegacyAttested { node, backend, tier, not_after } => {
+                write!(f, "node {node}: attested as {backend:?}, not looked at, tier {tier}, until {not_after}")
+            }
+            Self::LegacyClaimed { job, node } => write!(f, "job {job:?}: claimed by {node}"),
+            Self::LegacyJob { job, status, reason } => {
+                write!(f, "job {job:?}: {status}")?;
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+            }
+            Self::LegacyNodeFailed { job, node } => write!(f, "job {job:?}: {node} claimed it and is late"),
             Self::NodeAdmitted { node, measurement, tier, not_after } => {
                 write!(f, "node {node}: admitted, tier {tier}, {measurement}, until {not_after}")
             }

@@ -1,10 +1,12 @@
-//! A local network for a launched node to live in: the coordinator (ICL) in strict mode and a blob store, each a peer
-//! with its own keys, all of them development keys that are published on purpose.
+//! A local network for a launched node to live in: the coordinator (ICL) and a blob store, each a peer with its own keys,
+//! all of them development keys that are published on purpose. Two [modes](Mode): `strict`, for nodes that prove what they
+//! run, and `legacy`, which is spoken to as the network's coordinator is today.
 //!
 //! ```text
-//! time → challenge → enrolment (credential activation) → evidence, appraised → certificate
+//! strict: time → challenge → enrolment (credential activation) → evidence, appraised → certificate
 //!      → poll: assignments and users' nonces → claim → commit → reveal → accepted or rejected
 //! user: quorum preview → evidence on demand → submit → status;   blobs: pin → get
+//! legacy: challenge → certificate → poll → claim → result, verdicts → accepted or rejected → rewards
 //! ```
 //!
 //! Nothing here ever holds a key to a prompt or an answer: it stores sealed blobs, sealed shares and commitments.
@@ -21,7 +23,9 @@ pub mod development;
 mod event;
 mod job;
 mod jobs;
+mod legacy;
 mod limit;
+mod peer;
 mod refusal;
 mod relay;
 mod routes;
@@ -47,6 +51,7 @@ pub use appraiser::{Appraisal, Appraiser, Reason, Verdict};
 pub use blobs::BLOB_CAP;
 pub use event::{Event, EventKind};
 pub use job::{Deadlines, commit, quorum};
+pub use legacy::{Accept, Fault, Faults, LegacyOptions};
 pub use limit::Rate;
 
 use crate::development::Authority;
@@ -61,7 +66,16 @@ const EVENTS: usize = 1024;
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How a devnet is to be. [`Options::new`] gives the usual one.
+/// What the coordinator of a devnet is.
+#[derive(Clone)]
+pub enum Mode {
+    /// It admits nodes by their evidence, of which this decides.
+    Strict(Arc<dyn Appraiser>),
+    /// It does as the network's coordinator does today, payment service included.
+    Legacy(LegacyOptions),
+}
+
+/// How a devnet is to be. [`Options::new`] and [`Options::legacy`] give the usual ones.
 pub struct Options {
     /// Where to listen; port 0 takes a free one. ICL and blob store share the listener and are told apart by name.
     pub listen: SocketAddr,
@@ -69,17 +83,17 @@ pub struct Options {
     pub state: Option<PathBuf>,
     /// Names of the two peers.
     pub profile: NetworkProfile,
-    /// Who decides about evidence.
-    pub appraiser: Arc<dyn Appraiser>,
-    /// Verifiers of a quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader.
+    /// What its coordinator is.
+    pub mode: Mode,
+    /// Verifiers of a strict quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader.
     pub verifier_count: usize,
-    /// Deadlines of a job's parts.
+    /// Deadlines of a strict job's parts.
     pub deadlines: Deadlines,
     /// Longest life of a node's certificate, in seconds, at most 24 h.
     pub certificate_life: u64,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
-    /// How often one signer may ask the ICL.
+    /// How often one signer may ask a strict ICL.
     pub rate: Rate,
     /// How often one network address may ask; all nodes of a host share theirs.
     pub peer_rate: Rate,
@@ -137,6 +151,8 @@ pub struct Devnet;
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it listens for plain HTTP, in legacy mode.
+    pub plain: Option<SocketAddr>,
     hosts: Vec<Host>,
     pinning_token: String,
     events: broadcast::Sender<Event>,
@@ -148,7 +164,7 @@ struct Settings {
     profile: NetworkProfile,
     key: SigningKey,
     ak_authority: Authority,
-    appraiser: Arc<dyn Appraiser>,
+    mode: Mode,
     verifier_count: usize,
     deadlines: Deadlines,
     certificate_life: u64,
@@ -160,16 +176,28 @@ struct Settings {
 }
 
 impl Options {
-    /// The usual devnet with this appraiser: loopback, any free port, state in memory, the machine's clock.
+    /// The usual strict devnet with this appraiser: loopback, any free port, state in memory, the machine's clock.
     ///
     /// # Errors
     /// [`Error::Profile`] never for the committed profile.
     pub fn new(appraiser: Arc<dyn Appraiser>) -> Result<Self, Error> {
+        Self::with(Mode::Strict(appraiser))
+    }
+
+    /// The usual legacy devnet.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn legacy(legacy: LegacyOptions) -> Result<Self, Error> {
+        Self::with(Mode::Legacy(legacy))
+    }
+
+    fn with(mode: Mode) -> Result<Self, Error> {
         Ok(Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             state: None,
             profile: development::profile()?,
-            appraiser,
+            mode,
             verifier_count: 2,
             deadlines: Deadlines { claim: 60, commit: 600, reveal: 120 },
             certificate_life: 86_400,
@@ -200,6 +228,13 @@ impl Devnet {
         // Sorted by name, so that a name with two ports stands twice in a row.
         let mut names: Vec<&str> = options.profile.hosts().into_iter().map(|host| &*host.name).collect();
         names.dedup();
+        let plain = match &options.mode {
+            Mode::Strict(_) => None,
+            Mode::Legacy(legacy) => {
+                names.push(peer::PAYMENT);
+                Some(bind(legacy.plain).await?)
+            }
+        };
         let tls = development::server_config(&tls_authority, &names, (options.clock)())?;
         let hosts = options.profile.hosts().into_iter().cloned().collect();
         let pinning_token = options.pinning_token.clone();
@@ -207,7 +242,7 @@ impl Devnet {
             profile: options.profile,
             key: development::icl_key()?,
             ak_authority: Authority::from_pem(development::AK_CA, development::AK_CA_KEY)?,
-            appraiser: options.appraiser,
+            mode: options.mode,
             verifier_count: options.verifier_count,
             deadlines: options.deadlines,
             certificate_life: options.certificate_life.min(86_400),
@@ -217,23 +252,32 @@ impl Devnet {
             patience: options.patience,
             clock: options.clock,
         });
+        let schema = match settings.mode {
+            Mode::Legacy(_) => &legacy::SCHEMA,
+            Mode::Strict(_) => &state::STRICT,
+        };
         let (events, _) = broadcast::channel(EVENTS);
-        let state = State::open(options.state.as_deref(), Arc::clone(&settings), events.clone())?;
-        let address = options.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
-        let address = listener.local_addr().map_err(|source| Error::Bind { address, source })?;
+        let state = State::open(options.state.as_deref(), schema, Arc::clone(&settings), events.clone())?;
+        let (listener, address) = bind(options.listen).await?;
+        let (plain, plain_address) = plain.unzip();
         let routes = Arc::new(Routes::new(state.clone(), settings));
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(async move {
-            let serve = server::serve(listener, TlsAcceptor::from(Arc::new(tls)), routes, stopped.clone());
-            let ticker = tick(state, stopped);
+            let tls = TlsAcceptor::from(Arc::new(tls));
+            let serve = server::serve(listener, Some(tls), Arc::clone(&routes), stopped.clone());
+            let serve_plain = async {
+                if let Some(plain) = plain {
+                    server::serve(plain, None, Arc::clone(&routes), stopped.clone()).await;
+                }
+            };
+            let ticker = tick(state, stopped.clone());
             let stop = async move {
                 shutdown.await;
                 let _ = stop.send(true);
             };
-            tokio::join!(serve, ticker, stop);
+            tokio::join!(serve, serve_plain, ticker, stop);
         });
-        Ok(Running { address, hosts, pinning_token, events, server })
+        Ok(Running { address, plain: plain_address, hosts, pinning_token, events, server })
     }
 }
 
@@ -272,6 +316,14 @@ impl Settings {
     }
 }
 
+/// Listens at `address`; returns where that is, for port 0.
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
 /// Applies deadlines and forgets what is over, until the stop. A turn that fails is tried again with the next tick.
 async fn tick(state: State, mut stopped: watch::Receiver<bool>) {
     let mut interval = tokio::time::interval(TICK);
@@ -281,11 +333,15 @@ async fn tick(state: State, mut stopped: watch::Receiver<bool>) {
             () = server::asked(&mut stopped) => return,
             _ = interval.tick() => {}
         }
-        let ticked = state.turn(|turn| {
-            jobs::tick(turn)?;
-            admission::sweep(turn)?;
-            relay::sweep(turn)?;
-            auth::sweep(turn)
+        let ticked = state.turn(|turn| match turn.settings.mode {
+            // Today's coordinator looks at deadlines only when a node polls.
+            Mode::Legacy(_) => Ok(()),
+            Mode::Strict(_) => {
+                jobs::tick(turn)?;
+                admission::sweep(turn)?;
+                relay::sweep(turn)?;
+                auth::sweep(turn)
+            }
         });
         if let Err(refused) = ticked.await {
             state.tell_fault(&refused);

@@ -1,4 +1,4 @@
-//! Two peers behind one listener, told apart by name: the ICL and the blob store, and what each of them answers.
+//! What each [peer](crate::peer) behind the listeners answers.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,17 +7,20 @@ use std::time::{Duration, Instant};
 use blf_evidence::icl::{self, Done};
 use blf_evidence::{Address, json};
 use bytes::Bytes;
-use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
 use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::appraiser::Appraiser;
 use crate::auth::{self, Signed};
+use crate::legacy::{self, Legacy};
 use crate::limit::Limiter;
+use crate::peer::{Door, Peer};
 use crate::refusal::{Refused, Result};
 use crate::state::{State, Turn};
-use crate::{Settings, admission, blobs, jobs, relay};
+use crate::{Mode, Settings, admission, blobs, jobs, relay};
 
 /// Verifiers and spares of a preview that does not say.
 const SPARES: usize = 1;
@@ -30,15 +33,35 @@ pub(crate) struct Call {
     pub(crate) at: Instant,
 }
 
-/// What goes out with status 200.
+/// What goes out.
 #[derive(Debug)]
-pub(crate) enum Reply {
-    Json(Vec<u8>),
-    Blob(Vec<u8>),
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) content_type: &'static str,
+    /// Seconds, for 429 and 503.
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) body: Vec<u8>,
 }
 
-/// Both peers.
+impl Reply {
+    /// 200 with a JSON document.
+    pub(crate) fn json(document: &impl Serialize) -> Result<Self> {
+        Ok(Self::new(StatusCode::OK, serde_json::to_vec(document)?))
+    }
+
+    /// A status with a JSON document.
+    pub(crate) fn new(status: StatusCode, json: Vec<u8>) -> Self {
+        Self { status, content_type: "application/json", retry_after: None, body: json }
+    }
+
+    fn blob(blob: Vec<u8>) -> Self {
+        Self { status: StatusCode::OK, content_type: "application/octet-stream", retry_after: None, body: blob }
+    }
+}
+
+/// All peers.
 pub(crate) struct Routes {
+    icl: Icl,
     state: State,
     settings: Arc<Settings>,
     /// Requests that are signed, by who signed.
@@ -47,11 +70,23 @@ pub(crate) struct Routes {
     peers: Mutex<Limiter<IpAddr>>,
 }
 
+/// The coordinator, by its mode.
+enum Icl {
+    Legacy(Box<Legacy>),
+    Strict(Arc<dyn Appraiser>),
+}
+
 impl Routes {
     pub(crate) fn new(state: State, settings: Arc<Settings>) -> Self {
         let signers = Mutex::new(Limiter::new(settings.rate));
         let peers = Mutex::new(Limiter::new(settings.peer_rate));
-        Self { state, settings, signers, peers }
+        let icl = match &settings.mode {
+            Mode::Legacy(options) => {
+                Icl::Legacy(Box::new(Legacy::new(state.clone(), Arc::clone(&settings), options.clone())))
+            }
+            Mode::Strict(appraiser) => Icl::Strict(Arc::clone(appraiser)),
+        };
+        Self { icl, state, settings, signers, peers }
     }
 
     /// For a TLS handshake, and for the head of a request.
@@ -59,20 +94,35 @@ impl Routes {
         self.settings.patience
     }
 
-    /// Longest body that the peer with this name takes.
-    pub(crate) fn body_cap(&self, name: &str) -> usize {
-        if name == self.settings.profile.icl.name { icl::BODY_CAP } else { blobs::BODY_CAP }
+    /// Longest body of a request for this path.
+    pub(crate) fn body_cap(&self, door: &Door, path: &str) -> usize {
+        match Peer::of(door, path, &self.settings.profile) {
+            Peer::Blobs => blobs::BODY_CAP,
+            Peer::Icl | Peer::Payment => match &self.icl {
+                Icl::Legacy(_) if path == legacy::UPLOAD => blobs::BODY_CAP,
+                Icl::Legacy(_) => legacy::BODY_CAP,
+                Icl::Strict(_) => icl::BODY_CAP,
+            },
+        }
     }
 
-    /// Answers one request to the peer with this name.
-    pub(crate) async fn answer(&self, call: Call, name: &str) -> Result<Reply> {
-        take(&self.peers, call.peer, call.at)?;
-        let is_icl = name == self.settings.profile.icl.name;
-        let reply = if is_icl { self.icl(call).await } else { self.blobs(call).await };
+    /// Answers one request.
+    pub(crate) async fn answer(&self, call: Call, door: &Door) -> Result<Reply> {
+        let peer = Peer::of(door, call.head.uri.path(), &self.settings.profile);
+        let limited = take(&self.peers, call.peer, call.at);
+        if let (Peer::Icl | Peer::Payment, Icl::Legacy(legacy)) = (peer, &self.icl) {
+            return Ok(legacy.answer(&call, peer, limited).await);
+        }
+        limited?;
+        let reply = match (peer, &self.icl) {
+            (Peer::Icl, Icl::Strict(appraiser)) => self.icl(call, &**appraiser).await,
+            (Peer::Blobs, _) => self.blobs(call).await,
+            (Peer::Icl | Peer::Payment, _) => Err(no_such(&call.head.method, call.head.uri.path())),
+        };
         reply.inspect_err(|refused| self.state.tell_fault(refused))
     }
 
-    async fn icl(&self, call: Call) -> Result<Reply> {
+    async fn icl(&self, call: Call, appraiser: &dyn Appraiser) -> Result<Reply> {
         let method = call.head.method.clone();
         let uri = call.head.uri.clone();
         let path: Vec<&str> = uri.path().split('/').skip(1).collect();
@@ -80,7 +130,7 @@ impl Routes {
         // The two requests that nobody signs: the guest has no time to sign with, and the operator's probe no key.
         match (&method, path.as_slice()) {
             (&Method::GET, ["internal", "time"]) => {
-                return reply(&admission::signed_time(&self.settings, query.get("nonce")?));
+                return Reply::json(&admission::signed_time(&self.settings, query.get("nonce")?));
             }
             (&Method::GET, ["health"]) => return self.health().await,
             _ => {}
@@ -95,17 +145,17 @@ impl Routes {
             (&Method::POST, ["internal", "enroll"]) => {
                 let request: icl::Enroll = parse(body)?;
                 auth::same(who, request.node_address)?;
-                reply(&admission::enroll(state, request).await?)
+                Reply::json(&admission::enroll(state, request).await?)
             }
             (&Method::POST, ["internal", "enroll", "activate"]) => {
                 let request: icl::Activate = parse(body)?;
                 auth::same(who, request.node_address)?;
-                reply(&admission::activate(state, request).await?)
+                Reply::json(&admission::activate(state, request).await?)
             }
             (&Method::POST, ["internal", "attestation", "verify"]) => {
                 let request: icl::Attest = parse(body)?;
                 auth::same(who, request.node_address)?;
-                reply(&admission::attest(state, settings, request).await?)
+                Reply::json(&admission::attest(state, settings, appraiser, request).await?)
             }
             (&Method::GET, ["internal", "assignments", node]) => {
                 let node = own(who, node)?;
@@ -183,7 +233,7 @@ impl Routes {
             (&Method::GET, ["health"]) => self.health().await,
             (&Method::GET, ["ipfs", cid]) => {
                 let cid = (*cid).to_owned();
-                Ok(Reply::Blob(self.state.turn(move |turn| blobs::get(turn, &cid)).await?))
+                Ok(Reply::blob(self.state.turn(move |turn| blobs::get(turn, &cid)).await?))
             }
             (&Method::POST, ["pinning", "pinFileToIPFS"]) => {
                 let header = |name| call.head.headers.get(name).map(|v| v.as_bytes());
@@ -206,21 +256,24 @@ impl Routes {
     }
 
     async fn health(&self) -> Result<Reply> {
-        let nodes = self.state.turn(|turn| Ok(jobs::there(turn)?.len())).await?;
+        let nodes = match &self.icl {
+            Icl::Legacy(legacy) => legacy.nodes().await?,
+            Icl::Strict(_) => self.state.turn(|turn| Ok(jobs::there(turn)?.len())).await?,
+        };
         let name = &self.settings.profile.name;
-        reply(&serde_json::json!({ "status": "ok", "network": name, "roots": "development", "nodes": nodes }))
+        Reply::json(&serde_json::json!({ "status": "ok", "network": name, "roots": "development", "nodes": nodes }))
     }
 
     async fn turn<T: Serialize + Send + 'static>(
         &self,
         work: impl FnOnce(&mut Turn<'_>) -> Result<T> + Send + 'static,
     ) -> Result<Reply> {
-        reply(&self.state.turn(work).await?)
+        Reply::json(&self.state.turn(work).await?)
     }
 
     async fn done(&self, work: impl FnOnce(&mut Turn<'_>) -> Result<()> + Send + 'static) -> Result<Reply> {
         self.state.turn(work).await?;
-        reply(&Done { status: "ok".into() })
+        Reply::json(&Done { status: "ok".into() })
     }
 }
 
@@ -270,8 +323,4 @@ fn named<T: std::str::FromStr<Err: std::fmt::Display>>(segment: &str) -> Result<
 fn no_such(method: &Method, path: &str) -> Refused {
     let path: String = path.chars().take(128).collect();
     Refused::not_found("NO_SUCH_ENDPOINT", format!("{method} {path} is not one of ours"))
-}
-
-fn reply(document: &impl Serialize) -> Result<Reply> {
-    Ok(Reply::Json(serde_json::to_vec(document)?))
 }

@@ -1,4 +1,4 @@
-//! Connections: TLS 1.3, HTTP/1.1, caps and deadlines on everything, and the tasks' one owner.
+//! Connections: TLS 1.3 or none, HTTP/1.1, caps and deadlines on everything, and the tasks' one owner.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,12 +11,14 @@ use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::peer::Door;
 use crate::refusal::{Refused, Result};
 use crate::routes::{Call, Reply, Routes};
 
@@ -32,7 +34,7 @@ const HEAD_CAP: usize = 16 * 1024;
 /// Accepts until `stop` turns true, then waits for the connections it owns.
 pub(crate) async fn serve(
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Option<TlsAcceptor>,
     routes: Arc<Routes>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -55,7 +57,17 @@ pub(crate) async fn serve(
         };
         let (tls, routes, stop) = (tls.clone(), Arc::clone(&routes), stop.clone());
         connections.spawn(async move {
-            connection(stream, peer, tls, routes, stop).await;
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => connection(stream, peer, &Door::Plain, &routes, stop).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(routes.patience(), tls.accept(stream)).await
+                        && let Some(name) = stream.get_ref().1.server_name().map(str::to_owned)
+                    {
+                        connection(stream, peer, &Door::Tls(name), &routes, stop).await;
+                    }
+                }
+            }
             drop(slot);
         });
     }
@@ -66,24 +78,18 @@ pub(crate) async fn serve(
 
 /// One connection. Whatever goes wrong below HTTP ends it and concerns nobody else.
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     peer: SocketAddr,
-    tls: TlsAcceptor,
-    routes: Arc<Routes>,
+    door: &Door,
+    routes: &Routes,
     mut stop: watch::Receiver<bool>,
 ) {
-    let _ = stream.set_nodelay(true);
-    let Ok(Ok(stream)) = timeout(routes.patience(), tls.accept(stream)).await else { return };
-    let Some(name) = stream.get_ref().1.server_name().map(str::to_owned) else { return };
-    let service = service_fn(|request| {
-        let (routes, name) = (&routes, &name);
-        async move {
-            let reply = match timeout(REQUEST, answer(request, peer.ip(), name, routes)).await {
-                Ok(reply) => reply,
-                Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "request: took too long")),
-            };
-            Ok::<_, std::convert::Infallible>(response(reply))
-        }
+    let service = service_fn(|request| async move {
+        let reply = match timeout(REQUEST, answer(request, peer.ip(), door, routes)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "TIMEOUT", "request: took too long")),
+        };
+        Ok::<_, std::convert::Infallible>(response(reply))
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -107,15 +113,17 @@ pub(crate) async fn asked(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Reads the whole request, within its cap, and answers it.
-async fn answer(request: Request<Incoming>, peer: IpAddr, name: &str, routes: &Routes) -> Result<Reply> {
+async fn answer(request: Request<Incoming>, peer: IpAddr, door: &Door, routes: &Routes) -> Result<Reply> {
     let host = request.headers().get(HOST).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    if host != name {
+    if let Door::Tls(name) = door
+        && host != name
+    {
         let detail = format!("host: wanted {name}, for which the TLS session was made");
         return Err(Refused::new(StatusCode::MISDIRECTED_REQUEST, "WRONG_HOST", detail));
     }
     let (head, body) = request.into_parts();
-    let cap = routes.body_cap(name);
+    let cap = routes.body_cap(door, head.uri.path());
     let length = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if length.is_some_and(|length| length > cap as u64) {
         return Err(Refused::too_large(cap));
@@ -125,20 +133,18 @@ async fn answer(request: Request<Incoming>, peer: IpAddr, name: &str, routes: &R
         Err(error) if error.is::<LengthLimitError>() => return Err(Refused::too_large(cap)),
         Err(_) => return Err(Refused::malformed("body: ended early")),
     };
-    routes.answer(Call { head, body, peer, at: Instant::now() }, name).await
+    routes.answer(Call { head, body, peer, at: Instant::now() }, door).await
 }
 
 /// The reply or the refusal as HTTP.
 fn response(reply: Result<Reply>) -> Response<Full<Bytes>> {
-    let (status, content_type, retry_after, body) = match reply {
-        Ok(Reply::Json(json)) => (StatusCode::OK, "application/json", None, Bytes::from(json)),
-        Ok(Reply::Blob(blob)) => (StatusCode::OK, "application/octet-stream", None, Bytes::from(blob)),
-        Err(refused) => {
-            let document = serde_json::to_vec(&refused.document()).unwrap_or_default();
-            (refused.status, "application/json", refused.retry_after, Bytes::from(document))
-        }
-    };
-    let mut response = Response::new(Full::new(body));
+    let Reply { status, content_type, retry_after, body } = reply.unwrap_or_else(|refused| Reply {
+        status: refused.status,
+        content_type: "application/json",
+        retry_after: refused.retry_after,
+        body: serde_json::to_vec(&refused.document()).unwrap_or_default(),
+    });
+    let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if let Some(seconds) = retry_after {

@@ -14,10 +14,21 @@ use crate::event::{Event, EventKind};
 use crate::refusal::{Refused, Result};
 use crate::{Error, Settings};
 
-/// Version of the tables, in SQLite's `user_version`.
-const VERSION: i64 = 1;
+/// Tables and their version, which is SQLite's `user_version`.
+pub(crate) struct Schema {
+    pub(crate) version: i64,
+    pub(crate) tables: &'static str,
+}
 
-const TABLES: &str = "
+/// The blob store's, in every mode.
+const BLOBS: &str = "
+    CREATE TABLE blobs (cid TEXT PRIMARY KEY, bytes BLOB, length INTEGER, pinned_at INTEGER) STRICT;
+";
+
+/// A strict coordinator's.
+pub(crate) const STRICT: Schema = Schema {
+    version: 1,
+    tables: "
     CREATE TABLE nonces (address TEXT, nonce TEXT, time INTEGER, PRIMARY KEY (address, nonce)) WITHOUT ROWID, STRICT;
     CREATE TABLE challenges (id TEXT PRIMARY KEY, node TEXT, nonce TEXT, expires_at INTEGER) STRICT;
     CREATE TABLE enrolments (id TEXT PRIMARY KEY, node TEXT, ek_public BLOB, ek_certificate BLOB, ak_public BLOB,
@@ -35,8 +46,8 @@ const TABLES: &str = "
     CREATE INDEX jobs_live ON jobs (live, user);
     CREATE TABLE seats (job TEXT, node TEXT, PRIMARY KEY (node, job)) WITHOUT ROWID, STRICT;
     CREATE INDEX seats_of_job ON seats (job);
-    CREATE TABLE blobs (cid TEXT PRIMARY KEY, bytes BLOB, length INTEGER, pinned_at INTEGER) STRICT;
-";
+",
+};
 
 /// The database, shared by all connections.
 #[derive(Clone)]
@@ -65,6 +76,7 @@ impl State {
     /// Opens or makes the database; `None` keeps it in memory.
     pub(crate) fn open(
         path: Option<&Path>,
+        schema: &Schema,
         settings: Arc<Settings>,
         events: broadcast::Sender<Event>,
     ) -> std::result::Result<Self, Error> {
@@ -74,12 +86,13 @@ impl State {
             .map_err(Error::State)?;
         let version =
             connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(Error::State)?;
+        let Schema { version: wanted, tables } = *schema;
         match version {
             0 => connection
-                .execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;"))
+                .execute_batch(&format!("BEGIN; {BLOBS} {tables} PRAGMA user_version={wanted}; COMMIT;"))
                 .map_err(Error::State)?,
-            VERSION => {}
-            got => return Err(Error::StateVersion { wanted: VERSION, got }),
+            got if got == wanted => {}
+            got => return Err(Error::StateVersion { wanted, got }),
         }
         Ok(Self { connection: Arc::new(Mutex::new(connection)), settings, events })
     }

@@ -197,7 +197,7 @@ async fn a_tpm_is_admitted_by_the_real_appraiser() {
     let machine = Machine::boot();
     let release = machine.release();
     let appraisal = blf_devnet::Appraisal::development(release.clone()).unwrap();
-    let net = Net::with(|options| options.appraiser = std::sync::Arc::new(appraisal)).await;
+    let net = Net::with(|options| options.mode = blf_devnet::Mode::Strict(std::sync::Arc::new(appraisal))).await;
     let (node, tpm) = (net.stranger(), Tpm::new());
     let reply: EnrollReply = enroll(&node, &tpm.ek, &tpm.ak).await.ok();
     let reply: ActivateReply = activate(&node, &reply.enrolment_id, tpm.activate(&reply).unwrap()).await.ok();
