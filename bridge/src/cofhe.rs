@@ -21,8 +21,8 @@ mod sealoutput;
 pub use handle::{Handle, HandleError, as_number};
 pub use permit::{Domain, Permission, PermitError, Sharing};
 pub use publish::{
-    ClearInputs, ClearList, EncryptedInput, KeyPublish, NetworkKey, PublishError, SECURITY_ZONE, TfheInputs, UINT128,
-    VERIFY_CAP, VERIFY_PATH, output_key_job_id, verify_answer, verify_body,
+    ClearInputs, EncryptedInput, KeyPublish, NetworkKey, PublishError, SECURITY_ZONE, TfheInputs, UINT128, VERIFY_CAP,
+    VERIFY_PATH, output_key_job_id, verify_answer, verify_body,
 };
 pub use seal::{Half, Sealed, SealingKey, UnsealError, join, seal, split};
-pub use sealoutput::{Call, Inquiry, Next, SEALOUTPUT_CAP, SealOutputError, Submit};
+pub use sealoutput::{Call, Inquiry, Next, SEALOUTPUT_CAP, SealOutputError};

@@ -1,9 +1,18 @@
-//! The chain as relying party: which contracts the network runs on, by name.
+//! The chain as relying party: which contracts the network runs on, by name, and what is said to them.
 //!
-//! The addresses are those of the network's own documentation and of the published node 0.3.5. Calls and typed
-//! bindings come with the release that talks to the chain; until then this crate holds what other documents name.
+//! ```text
+//! call data ─ eth_call ─→ returned bytes ─→ values
+//! call data ─ Transaction ─ signature ─→ raw transaction ─→ receipt: logs ─→ KeyStored
+//! ```
+//!
+//! No I/O: what an RPC answers comes in as bytes and is hostile. The addresses are those of the network's own
+//! documentation and of the published node 0.3.5.
 
 #![forbid(unsafe_code)]
+
+pub mod cofhe;
+pub mod prompt_key_store;
+pub mod transaction;
 
 use alloy_primitives::{Address, address};
 
@@ -37,6 +46,31 @@ pub const ARBITRUM_SEPOLIA: Network = Network {
     execution_commitment_registry: address!("cd45aefE9a16772528fa30B7d47958a95e83440C"),
     result_registry: address!("Cebd831eCd00915E299b8Ef2666cAbf942dc7150"),
 };
+
+/// Why bytes of the chain are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AbiError {
+    /// An event of another kind.
+    #[error("{what}: another event")]
+    Event {
+        /// Which event was wanted.
+        what: &'static str,
+    },
+    /// Not the ABI encoding of the wanted types.
+    #[error("{what}: {error}")]
+    Malformed {
+        /// Which answer or event.
+        what: &'static str,
+        /// The decoder's words.
+        error: String,
+    },
+}
+
+impl AbiError {
+    fn malformed(what: &'static str) -> impl FnOnce(alloy_sol_types::Error) -> Self {
+        move |error| Self::Malformed { what, error: blf_evidence::json::excerpt(&error.to_string()) }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -86,20 +86,6 @@ pub struct Sharing {
 /// Why a permit is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PermitError {
-    /// Its time is over.
-    #[error("permit: expired at {at}, now is {now}")]
-    Expired {
-        /// When it ended.
-        at: UnixTime,
-        /// Now.
-        now: UnixTime,
-    },
-    /// The issuer did not sign it.
-    #[error("permit: issuer {issuer} did not sign it")]
-    IssuerSignature {
-        /// Whom it names.
-        issuer: Address,
-    },
     /// Not a permit in the form of the SDK.
     #[error(transparent)]
     Json(#[from] JsonError),
@@ -110,20 +96,6 @@ pub enum PermitError {
         wanted: Address,
         /// Whom it names.
         got: Address,
-    },
-    /// The recipient did not sign it.
-    #[error("permit: recipient {recipient} did not sign it")]
-    RecipientSignature {
-        /// Whom it names.
-        recipient: Address,
-    },
-    /// It can be disabled by a contract, which nobody asks here.
-    #[error("permit: wanted no validator, got id {id} at {contract}")]
-    Validator {
-        /// Id at the contract.
-        id: u64,
-        /// The contract.
-        contract: Address,
     },
 }
 
@@ -170,30 +142,6 @@ impl Permission {
             sealingKey: self.sealing_key.into(),
             issuerSignature: self.issuer_signature.clone().into(),
         })
-    }
-
-    /// Checks the permit as the ACL contract does (`checkPermitValidity`), for accounts with a key and without validator.
-    ///
-    /// # Errors
-    /// [`PermitError::Expired`], [`PermitError::Validator`], [`PermitError::IssuerSignature`],
-    /// [`PermitError::RecipientSignature`].
-    pub fn check(&self, domain: &Domain, now: UnixTime) -> Result<(), PermitError> {
-        let Self { issuer, recipient, .. } = *self;
-        if self.expiration < now {
-            return Err(PermitError::Expired { at: self.expiration, now });
-        }
-        if self.validator_id != 0 || self.validator_contract != NOBODY {
-            return Err(PermitError::Validator { id: self.validator_id, contract: self.validator_contract });
-        }
-        let own = recipient == NOBODY;
-        let digest = if own { self.self_digest(domain) } else { self.shared_digest(domain) };
-        if signer(&self.issuer_signature, &digest) != Some(issuer) {
-            return Err(PermitError::IssuerSignature { issuer });
-        }
-        if !own && signer(&self.recipient_signature, &self.recipient_digest(domain)) != Some(recipient) {
-            return Err(PermitError::RecipientSignature { recipient });
-        }
-        Ok(())
     }
 
     fn unsigned(issuer: Address, expiration: UnixTime, recipient: Address, sealing_key: Hex<32>) -> Self {
@@ -326,11 +274,6 @@ const NOBODY: Address = Address([0; 20]);
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Sharing,
-}
-
-/// The account whose key made a signature of 65 bytes, if it is one.
-fn signer(signature: &[u8], digest: &[u8; 32]) -> Option<Address> {
-    Signature(signature.try_into().ok()?).recover_digest(digest).ok()
 }
 
 fn nobody() -> Address {

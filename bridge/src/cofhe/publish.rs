@@ -6,14 +6,13 @@
 //!
 //! Open it later with the handles that the contract stored, never with `ct_hash`.
 
-use std::convert::Infallible;
-
+use blf_contracts::prompt_key_store::Input;
 use blf_evidence::json::{self, JsonError, excerpt};
 use blf_evidence::{Address, Hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Half, Handle, join, prefixed, split};
+use super::{Handle, prefixed, split};
 use crate::{Key, Secret};
 
 /// The security zone of all inputs.
@@ -40,18 +39,6 @@ pub trait KeyPublish {
 /// "blf.clear/v1" ‖ 0x00 ‖ security zone (1) ‖ account (20) ‖ chain id (32, big-endian) ‖ high (16) ‖ low (16)
 /// ```
 pub struct ClearInputs;
-
-/// What [`ClearInputs`] packs, read back by its verifier.
-pub struct ClearList {
-    /// The account that will call the contract.
-    pub account: Address,
-    /// EIP-155 chain id.
-    pub chain_id: u64,
-    /// First half of the key.
-    pub high: Half,
-    /// Second half.
-    pub low: Half,
-}
 
 /// Inputs as the network takes them: a proven compact ciphertext list of tfhe-rs.
 pub struct TfheInputs;
@@ -84,15 +71,9 @@ pub enum NetworkKey {
 /// Why a key is not published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// An answer or a list of another form.
+    /// An answer of another form.
     #[error(transparent)]
     Json(#[from] JsonError),
-    /// Clear inputs of another form.
-    #[error("clear inputs: wanted {wanted}")]
-    List {
-        /// What they should be.
-        wanted: &'static str,
-    },
     /// This build cannot encrypt.
     #[error(
         "tfhe inputs: this build lacks tfhe-rs, which encrypts and proves them; only clear inputs can be published"
@@ -129,7 +110,7 @@ pub enum PublishError {
 impl KeyPublish for ClearInputs {
     fn packed_list(&self, key: &Key, account: Address, chain_id: u64) -> Result<Secret, PublishError> {
         let [high, low] = split(key);
-        let mut list = Vec::with_capacity(CLEAR_LENGTH);
+        let mut list = Vec::with_capacity(CLEAR_LABEL.len() + 1 + 20 + 32 + 32); // no copy is left behind
         list.extend_from_slice(CLEAR_LABEL);
         list.push(SECURITY_ZONE);
         list.extend_from_slice(&account.0);
@@ -144,41 +125,6 @@ impl KeyPublish for ClearInputs {
 impl KeyPublish for TfheInputs {
     fn packed_list(&self, _: &Key, _: Address, _: u64) -> Result<Secret, PublishError> {
         Err(PublishError::NotBuilt)
-    }
-}
-
-impl ClearList {
-    /// Parses what [`ClearInputs`] packed.
-    ///
-    /// # Errors
-    /// [`PublishError::List`].
-    pub fn parse(bytes: &[u8]) -> Result<Self, PublishError> {
-        let wanted = |wanted| PublishError::List { wanted };
-        let rest = bytes.strip_prefix(CLEAR_LABEL).ok_or(wanted("the label blf.clear/v1"))?;
-        let (&[zone], rest) = rest.split_first_chunk().ok_or(wanted("98 bytes"))?;
-        let (&account, rest) = rest.split_first_chunk().ok_or(wanted("98 bytes"))?;
-        let (above, rest) = rest.split_first_chunk::<24>().ok_or(wanted("98 bytes"))?;
-        let (&chain_id, key) = rest.split_first_chunk().ok_or(wanted("98 bytes"))?;
-        if zone != SECURITY_ZONE {
-            return Err(wanted("security zone 0"));
-        }
-        if *above != [0; 24] {
-            return Err(wanted("a chain id of 64 bits"));
-        }
-        if key.len() != 32 {
-            return Err(wanted("98 bytes"));
-        }
-        let Ok(key) = Key::fill(|bytes| {
-            bytes.copy_from_slice(key);
-            Ok::<(), Infallible>(())
-        });
-        let [high, low] = split(&key);
-        Ok(Self { account: Address(account), chain_id: u64::from_be_bytes(chain_id), high, low })
-    }
-
-    /// The key itself.
-    pub fn key(&self) -> Key {
-        join(&self.high, &self.low)
     }
 }
 
@@ -212,6 +158,13 @@ pub fn verify_answer(status: u16, body: &[u8]) -> Result<[EncryptedInput; 2], Pu
         return Err(malformed(VERIFY, format!("data: wanted 2 values, got {count}")));
     };
     Ok([high.input()?, low.input()?])
+}
+
+impl From<&EncryptedInput> for Input {
+    fn from(input: &EncryptedInput) -> Self {
+        let EncryptedInput { ct_hash, security_zone, utype, signature } = input;
+        Self { ct_hash: ct_hash.0, security_zone: *security_zone, utype: *utype, signature: signature.clone() }
+    }
 }
 
 impl NetworkKey {
@@ -258,7 +211,6 @@ pub fn output_key_job_id(job: &str) -> Hex<32> {
 }
 
 const CLEAR_LABEL: &[u8] = b"blf.clear/v1\0";
-const CLEAR_LENGTH: usize = CLEAR_LABEL.len() + 1 + 20 + 32 + 32;
 const VERIFY: &str = "verifier";
 
 #[derive(Serialize)]

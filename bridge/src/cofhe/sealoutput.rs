@@ -55,18 +55,6 @@ pub enum Next {
     Done(Sealed),
 }
 
-/// The body of a submission.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Submit {
-    /// The handle, [`Handle::wire`].
-    pub ct_tempkey: String,
-    /// EIP-155 chain id.
-    pub host_chain_id: u64,
-    /// Who asks.
-    pub permit: Permission,
-}
-
 /// Why no value came.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealOutputError {
@@ -176,6 +164,13 @@ impl Inquiry {
 const WHAT: &str = "answer to sealoutput";
 /// Longest request id: it becomes part of a path.
 const ID_CAP: usize = 128;
+
+#[derive(Serialize)]
+struct Submit {
+    ct_tempkey: String,
+    host_chain_id: u64,
+    permit: Permission,
+}
 
 /// Every form of answer; members that are not named here are ignored.
 #[derive(Deserialize)]
