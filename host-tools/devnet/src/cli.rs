@@ -9,11 +9,11 @@ use blf_appraisal::policy::POLICY_CAP;
 use blf_appraisal::release::RELEASE_CAP;
 use blf_appraisal::{Policy, Release};
 use blf_evidence::json;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::{Appraisal, Deadlines, Devnet, Error, Event, Options, development};
+use crate::{Accept, Appraisal, Deadlines, Devnet, Error, Event, LegacyOptions, Options, development};
 
 /// A local network to live in: coordinator and blob store, with development keys that protect nothing.
 ///
@@ -39,39 +39,66 @@ pub enum Command {
 /// `blf-devnet run`
 #[derive(Args)]
 pub struct RunArgs {
+    /// What the coordinator is.
+    #[arg(long, value_enum, default_value_t = ModeArg::Strict)]
+    pub mode: ModeArg,
     /// Where to listen; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8443")]
     pub listen: SocketAddr,
     /// Folder for what must survive a restart; without it everything is forgotten at the end.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub state: Option<PathBuf>,
-    /// Release manifest of the image that nodes must have booted.
+    /// Where to listen for plain HTTP too (legacy).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
+    pub plain: SocketAddr,
+    /// Whose requests are taken (legacy).
+    #[arg(long, value_enum, default_value_t = AcceptArg::StrictSignatures)]
+    pub accept: AcceptArg,
+    /// Release manifest of the image that nodes must have booted (strict).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub manifest: PathBuf,
-    /// Appraisal policy; the devnet's own without it.
+    pub manifest: Option<PathBuf>,
+    /// Appraisal policy; the devnet's own without it (strict).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
-    /// Write here how to reach this devnet, for `blf`.
+    /// Write here how to reach this devnet, for `blf` (strict).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
     /// The model that the network file names as the default.
     #[arg(long, default_value = "blf-tiny-1")]
     pub model: String,
-    /// Verifiers of a quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader.
+    /// Verifiers of a quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader (strict).
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
     pub verifiers: u8,
-    /// Seconds from assignment to claim.
+    /// Seconds from assignment to claim (strict).
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub claim_deadline: u64,
-    /// Seconds from claim to commit.
+    /// Seconds from claim to commit (strict).
     #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub commit_deadline: u64,
-    /// Seconds for each of the reveals.
+    /// Seconds for each of the reveals (strict).
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub reveal_deadline: u64,
     /// Longest life of a node's certificate, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400, value_parser = clap::value_parser!(u64).range(60..=86_400))]
     pub certificate_life: u64,
+}
+
+/// What the coordinator is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModeArg {
+    /// As the network's coordinator is today: it verifies nothing.
+    Legacy,
+    /// It admits nodes by their evidence.
+    Strict,
+}
+
+/// Whose requests a legacy coordinator takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AcceptArg {
+    /// Anybody's, as today.
+    Anything,
+    /// Those that nodes have signed.
+    StrictSignatures,
 }
 
 /// How the command ends when it does not end well.
@@ -89,10 +116,27 @@ pub struct Failure {
 #[derive(Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 enum Line<'a> {
-    Listening { address: SocketAddr, icl: &'a str, blobs: &'a str, measurement: &'a str, roots: &'static str },
-    Missed { events: u64 },
+    Listening {
+        address: SocketAddr,
+        icl: &'a str,
+        blobs: &'a str,
+        #[serde(flatten)]
+        admits: &'a Admits,
+        roots: &'static str,
+    },
+    Missed {
+        events: u64,
+    },
     Failed(&'a Failure),
     Stopped,
+}
+
+/// Who is admitted.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Admits {
+    Anybody { mode: &'static str, plain: Option<SocketAddr> },
+    Booted { measurement: String },
 }
 
 /// Runs a devnet until `shutdown` resolves, writing what happens to `out`.
@@ -105,13 +149,10 @@ pub async fn run(
     out: &mut impl Write,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    let release = Release::parse(&read(&args.manifest, RELEASE_CAP)?).map_err(|e| wrong(&args.manifest, e))?;
-    let mut appraisal = Appraisal::development(release).map_err(Failure::from)?;
-    if let Some(path) = &args.policy {
-        appraisal.policy = Policy::parse(&read(path, POLICY_CAP)?).map_err(|e| wrong(path, e))?;
-    }
-    let measurement = appraisal.release.measurement_id.clone();
-    let mut options = Options::new(Arc::new(appraisal)).map_err(Failure::from)?;
+    let (mut options, mut admits) = match args.mode {
+        ModeArg::Strict => strict(&args)?,
+        ModeArg::Legacy => legacy(&args)?,
+    };
     options.listen = args.listen;
     options.state = args.state.as_deref().map(state_file).transpose()?;
     options.verifier_count = args.verifiers.into();
@@ -122,17 +163,24 @@ pub async fn run(
 
     let running = Devnet::start(options, shutdown).await.map_err(Failure::from)?;
     let mut events = running.events();
-    if let Some(path) = &args.network {
-        write_network(&running, &args, path)?;
+    if let (Some(path), Some(manifest)) = (&args.network, &args.manifest) {
+        write_network(&running, manifest, &args.model, path)?;
+    }
+    if let Admits::Anybody { plain, .. } = &mut admits {
+        *plain = running.plain;
     }
     let address = running.address;
-    let listening =
-        Line::Listening { address, icl: &icl, blobs: &blobs, measurement: &measurement, roots: "development" };
+    let listening = Line::Listening { address, icl: &icl, blobs: &blobs, admits: &admits, roots: "development" };
     write(out, json, &listening, || {
-        format!(
-            "listening on {address} as {icl} and {blobs}; development keys, they protect nothing\n\
-             admits nodes that booted {measurement}"
-        )
+        let admits = match &admits {
+            Admits::Booted { measurement } => format!("admits nodes that booted {measurement}"),
+            Admits::Anybody { plain, .. } => {
+                let plain =
+                    plain.map_or_else(String::new, |plain| format!("http://{plain} for programs without TLS; "));
+                format!("{plain}admits anybody, as the network's coordinator does today")
+            }
+        };
+        format!("listening on {address} as {icl} and {blobs}; development keys, they protect nothing\n{admits}")
     })?;
     let stopped = running.stopped();
     tokio::pin!(stopped);
@@ -170,6 +218,35 @@ impl From<Error> for Failure {
     }
 }
 
+/// A devnet that admits whoever booted the image of the manifest.
+fn strict(args: &RunArgs) -> Result<(Options, Admits), Failure> {
+    let manifest = args.manifest.as_ref().ok_or_else(|| usage("--manifest: wanted in strict mode"))?;
+    let release = Release::parse(&read(manifest, RELEASE_CAP)?).map_err(|e| wrong(manifest, e))?;
+    let mut appraisal = Appraisal::development(release).map_err(Failure::from)?;
+    if let Some(path) = &args.policy {
+        appraisal.policy = Policy::parse(&read(path, POLICY_CAP)?).map_err(|e| wrong(path, e))?;
+    }
+    let measurement = appraisal.release.measurement_id.clone();
+    let options = Options::new(Arc::new(appraisal)).map_err(Failure::from)?;
+    Ok((options, Admits::Booted { measurement }))
+}
+
+/// A devnet that looks at no evidence.
+fn legacy(args: &RunArgs) -> Result<(Options, Admits), Failure> {
+    for (name, file) in [("--manifest", &args.manifest), ("--policy", &args.policy), ("--network", &args.network)] {
+        if file.is_some() {
+            return Err(usage(&format!("{name}: wanted in strict mode only")));
+        }
+    }
+    let accept = match args.accept {
+        AcceptArg::Anything => Accept::Anything,
+        AcceptArg::StrictSignatures => Accept::Signatures,
+    };
+    let options = LegacyOptions { plain: args.plain, accept, ..LegacyOptions::default() };
+    let options = Options::legacy(options).map_err(Failure::from)?;
+    Ok((options, Admits::Anybody { mode: "legacy", plain: None }))
+}
+
 /// The whole of a file of at most `cap` bytes.
 fn read(path: &Path, cap: usize) -> Result<Vec<u8>, Failure> {
     use std::io::Read as _;
@@ -186,6 +263,10 @@ fn wrong(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure { exit: 6, code: "FILE", message: format!("{}: {error}", path.display()) }
 }
 
+fn usage(message: &str) -> Failure {
+    Failure { exit: 2, code: "USAGE", message: message.into() }
+}
+
 fn cannot(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure { exit: 5, code: "CANNOT_WRITE", message: format!("{}: {error}", path.display()) }
 }
@@ -199,10 +280,10 @@ fn state_file(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Writes the network document, and the profile beside it.
-fn write_network(running: &crate::Running, args: &RunArgs, path: &Path) -> Result<(), Failure> {
+fn write_network(running: &crate::Running, manifest: &Path, model: &str, path: &Path) -> Result<(), Failure> {
     let profile = path.with_file_name("devnet-profile.json");
-    let release = std::path::absolute(&args.manifest).map_err(|e| wrong(&args.manifest, e))?;
-    let network = running.network("devnet-profile.json", &release.to_string_lossy(), &args.model);
+    let release = std::path::absolute(manifest).map_err(|e| wrong(manifest, e))?;
+    let network = running.network("devnet-profile.json", &release.to_string_lossy(), model);
     let network = json::canonical("network", &network).map_err(|e| cannot(path, e))?;
     std::fs::write(&profile, development::PROFILE).map_err(|e| cannot(&profile, e))?;
     std::fs::write(path, network + "\n").map_err(|e| cannot(path, e))
