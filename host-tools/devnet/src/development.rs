@@ -58,10 +58,15 @@ pub fn profile() -> Result<NetworkProfile, Error> {
 /// # Errors
 /// [`Error::Key`] never for the committed file; a test reads it.
 pub fn icl_key() -> Result<SigningKey, Error> {
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(include_str!("../development/icl.key").trim(), &mut bytes)
-        .map_err(|_| Error::Key("icl.key"))?;
-    SigningKey::from_slice(&bytes).map_err(|_| Error::Key("icl.key"))
+    account("icl.key", include_str!("../development/icl.key"))
+}
+
+/// The key of the devnet's CoFHE verifier, which signs encrypted inputs.
+///
+/// # Errors
+/// [`Error::Key`] never for the committed file; a test reads it.
+pub fn verifier_key() -> Result<SigningKey, Error> {
+    account("verifier.key", include_str!("../development/verifier.key"))
 }
 
 /// The address of an account.
@@ -145,6 +150,12 @@ pub fn server_config(authority: &Authority, names: &[&str], now: UnixTime) -> Re
         .with_cert_resolver(Arc::new(resolver));
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn account(name: &'static str, file: &str) -> Result<SigningKey, Error> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(file.trim(), &mut bytes).map_err(|_| Error::Key(name))?;
+    SigningKey::from_slice(&bytes).map_err(|_| Error::Key(name))
 }
 
 /// A public key that rcgen certifies without holding its private half.

@@ -80,20 +80,7 @@ impl State {
         settings: Arc<Settings>,
         events: broadcast::Sender<Event>,
     ) -> std::result::Result<Self, Error> {
-        let connection = path.map_or_else(Connection::open_in_memory, Connection::open).map_err(Error::State)?;
-        connection
-            .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;")
-            .map_err(Error::State)?;
-        let version =
-            connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(Error::State)?;
-        let Schema { version: wanted, tables } = *schema;
-        match version {
-            0 => connection
-                .execute_batch(&format!("BEGIN; {BLOBS} {tables} PRAGMA user_version={wanted}; COMMIT;"))
-                .map_err(Error::State)?,
-            got if got == wanted => {}
-            got => return Err(Error::StateVersion { wanted, got }),
-        }
+        let connection = database(path, schema.version, &format!("{BLOBS} {}", schema.tables))?;
         Ok(Self { connection: Arc::new(Mutex::new(connection)), settings, events })
     }
 
@@ -133,6 +120,22 @@ impl State {
     fn tell(&self, kind: EventKind, time: UnixTime) {
         let _ = self.events.send(Event { time, kind });
     }
+}
+
+/// Opens a database, or makes it with these tables; `None` keeps it in memory.
+pub(crate) fn database(path: Option<&Path>, wanted: i64, tables: &str) -> std::result::Result<Connection, Error> {
+    let connection = path.map_or_else(Connection::open_in_memory, Connection::open).map_err(Error::State)?;
+    connection
+        .execute_batch("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=OFF;")
+        .map_err(Error::State)?;
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(Error::State)? {
+        0 => connection
+            .execute_batch(&format!("BEGIN; {tables} PRAGMA user_version={wanted}; COMMIT;"))
+            .map_err(Error::State)?,
+        got if got == wanted => {}
+        got => return Err(Error::StateVersion { wanted, got }),
+    }
+    Ok(connection)
 }
 
 /// A time as SQLite's integer. Exact: no time exceeds 2^53.
