@@ -9,6 +9,8 @@ pub(crate) mod evidence;
 pub(crate) mod job;
 pub(crate) mod jobs;
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -26,6 +28,7 @@ use crate::courier::vault::{CallError, LinkError, Vault};
 use crate::daemon::{self, DaemonError, Node, Timings};
 use crate::frames::{FromVault, ToVault};
 use crate::icl::Icl;
+use crate::inbound;
 use crate::telemetry::Telemetry;
 use crate::tls::{self, Clock, TlsError};
 use crate::tunnel::{Egress, Tunnel, Vsock};
@@ -52,7 +55,7 @@ pub enum CourierError {
     Link(#[from] LinkError),
     /// No runtime.
     #[error("runtime: {0}")]
-    Runtime(#[from] std::io::Error),
+    Runtime(#[from] io::Error),
     /// The measured roots.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -61,6 +64,8 @@ pub enum CourierError {
     Vault(#[from] CallError),
 }
 
+/// Threads that wait for the vault to sign a handshake.
+const SIGNING: usize = 2;
 /// The vault answers once all models are loaded.
 const IDENTITY: Duration = Duration::from_secs(600);
 /// How long the courier may take to notice that its work is done once the vault is gone.
@@ -80,17 +85,25 @@ impl Default for Limits {
     }
 }
 
-/// The role: one thread, `vault` as the only way in, the host's vsock as the only way out. Returns once the vault
-/// has been asked to power off.
+/// The role: one thread for all but handshakes, `vault` as the only way in, the host's vsock as the only way out, `door`
+/// ([`crate::tunnel::door`]) for inbound streams. Returns once the vault has been asked to power off.
 ///
 /// # Errors
 /// [`CourierError`].
-pub fn run(vault: StdUnixStream, profile: &NetworkProfile) -> Result<(), CourierError> {
+pub fn run(
+    vault: StdUnixStream,
+    door: io::Result<OwnedFd>,
+    profile: &NetworkProfile,
+) -> Result<(), CourierError> {
     vault.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(SIGNING)
+        .build()?;
     runtime.block_on(async {
         let vault = UnixStream::from_std(vault)?;
-        serve(vault, Vsock, profile, Limits::default()).await
+        serve(vault, Vsock::new(door), profile, Limits::default()).await
     })
 }
 
@@ -138,7 +151,7 @@ async fn speak<T: Tunnel>(
         }
     }
     let server = |host| Https::new(Arc::clone(&egress), tls.clone(), host, https);
-    let node = Node {
+    let node = Arc::new(Node {
         icl: Icl::new(server(profile.icl.clone()), vault.clone(), identity.node),
         blobs: Blobs::new(
             server(profile.blob_gateway.clone()),
@@ -153,9 +166,10 @@ async fn speak<T: Tunnel>(
         admission: watch::Sender::new(None),
         back: Notify::new(),
         jobs: AtomicU8::new(0),
-    };
+    });
     tokio::select! {
-        ended = daemon::run(Arc::new(node), stop) => Ok(ended?),
+        ended = daemon::run(Arc::clone(&node), stop) => Ok(ended?),
         () = telemetry.deliver(Arc::clone(&egress), timings.most) => Err(DaemonError::Loop.into()),
+        () = inbound::serve(Arc::clone(&node), Arc::clone(&egress)) => Err(DaemonError::Loop.into()),
     }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
-use blf_agent::{boot, courier, engine, profile, sandbox};
+use blf_agent::{boot, courier, engine, profile, sandbox, tunnel};
 use zeroizing_alloc::ZeroAlloc;
 
 /// What is freed is zeroized first: prompts pass through buffers of libraries that do not know what they hold.
@@ -36,8 +36,9 @@ fn main() -> ExitCode {
 fn run_courier() -> io::Result<()> {
     let vault = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let profile = profile::network().map_err(io::Error::other)?;
+    let door = tunnel::door();
     sandbox::enter_courier().map_err(io::Error::other)?;
-    courier::run(vault, &profile).map_err(io::Error::other)
+    courier::run(vault, door, &profile).map_err(io::Error::other)
 }
 
 /// The first stream is the socket to the vault, the second the model pack.

@@ -233,12 +233,14 @@ fn streams() -> Vec<Call> {
     .to_vec()
 }
 
-/// The courier's event loop, and sockets of the one family that leads to the host's forwarder.
+/// The courier's event loop, and sockets of the one family that leads to the host's forwarder. The socket at which
+/// inbound streams arrive listens before; no other can be bound.
 fn tunnel() -> Vec<Call> {
     let vsock = Some((0, SeccompCmpOp::Eq, AF_VSOCK));
     let mut calls = vec![(libc::SYS_socket, vsock), (libc::SYS_ioctl, Some((1, SeccompCmpOp::Eq, FIONBIO)))];
     calls.extend(
         [
+            libc::SYS_accept4,
             libc::SYS_connect,
             // Where Cargo builds the whole workspace, tokio has its signal feature and makes a pair that nothing can use.
             libc::SYS_socketpair,

@@ -1,4 +1,5 @@
-//! How bytes leave the guest (architecture decision 13): through the host, to measured names only.
+//! How bytes leave the guest and come in (architecture decision 13): through the host, out to measured names only, in to
+//! the attested API only.
 //!
 //! [`Tunnel`] is the seam: [`Vsock`] dials the host beside a local VM; a cloud VM will dial directly. Above it
 //! [`Egress`] refuses every name outside the measured list before a byte leaves, whatever the host would allow.
@@ -8,9 +9,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 use blf_evidence::profile::{Host, NetworkProfile};
-use blf_evidence::tunnel::{Dial, DialReply, PORT_DIAL, PORT_TELEMETRY};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use blf_evidence::tunnel::{Dial, DialReply, PORT_API, PORT_DIAL, PORT_TELEMETRY};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, VsockAddr, bind, connect, listen, socket};
+use rustix::net::{SocketFlags, accept_with};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 
 /// Streams to the world outside the guest.
@@ -23,6 +25,11 @@ pub trait Tunnel: Send + Sync + 'static {
 
     /// A stream to whoever collects telemetry.
     fn telemetry(&self) -> impl Future<Output = Result<Self::Stream, TunnelError>> + Send;
+
+    /// The next stream that comes in, whenever that is; a tunnel may let nobody in.
+    fn inbound(&self) -> impl Future<Output = Result<Self::Stream, TunnelError>> + Send {
+        std::future::pending()
+    }
 }
 
 /// Why there is no stream.
@@ -53,6 +60,9 @@ pub enum TunnelError {
     Io(io::ErrorKind),
 }
 
+/// Inbound streams that wait to be accepted.
+const BACKLOG: i32 = 16;
+
 /// A tunnel that goes to the measured names only.
 pub struct Egress<T> {
     tunnel: T,
@@ -61,8 +71,11 @@ pub struct Egress<T> {
 }
 
 /// The tunnel beside a local VM: virtio-vsock to the host.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Vsock;
+#[derive(Debug)]
+pub struct Vsock {
+    /// Listens; as any socket it becomes readable when somebody waits.
+    door: Result<UnixStream, TunnelError>,
+}
 
 impl<T: Tunnel> Egress<T> {
     /// Goes where `profile` says, within `deadline` for each stream.
@@ -89,11 +102,27 @@ impl<T: Tunnel> Egress<T> {
         self.in_time(self.tunnel.telemetry()).await
     }
 
+    /// The next stream that comes in.
+    ///
+    /// # Errors
+    /// Those of the tunnel.
+    pub async fn inbound(&self) -> Result<T::Stream, TunnelError> {
+        self.tunnel.inbound().await
+    }
+
     async fn in_time(
         &self,
         stream: impl Future<Output = Result<T::Stream, TunnelError>>,
     ) -> Result<T::Stream, TunnelError> {
         tokio::time::timeout(self.deadline, stream).await.unwrap_or(Err(TunnelError::Silent(self.deadline)))
+    }
+}
+
+impl Vsock {
+    /// The tunnel whose inbound streams arrive at a socket of [`door`]; without one, all else works. To be called within a
+    /// runtime.
+    pub fn new(door: io::Result<OwnedFd>) -> Self {
+        Self { door: door.and_then(|door| UnixStream::from_std(door.into())).map_err(TunnelError::from) }
     }
 }
 
@@ -106,6 +135,12 @@ impl Tunnel for Vsock {
 
     async fn telemetry(&self) -> Result<UnixStream, TunnelError> {
         Ok(host_port(PORT_TELEMETRY).await?)
+    }
+
+    async fn inbound(&self) -> Result<UnixStream, TunnelError> {
+        let door = self.door.as_ref().map_err(Clone::clone)?;
+        let accept = || Ok(accept_with(door, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?);
+        Ok(UnixStream::from_std(door.async_io(Interest::READABLE, accept).await?.into())?)
     }
 }
 
@@ -142,6 +177,19 @@ pub async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, host: &Host) 
         Ok(refusal) => Err(TunnelError::Refused(refusal)),
         Err(_) => Err(TunnelError::Reply { got }),
     }
+}
+
+/// A socket that listens for inbound streams. The courier makes it before it enters its sandbox, in which nothing can be
+/// bound any more.
+///
+/// # Errors
+/// Those of the kernel: no vsock, or another process listens.
+pub fn door() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let door = socket(AddressFamily::Vsock, SockType::Stream, flags, None)?;
+    bind(door.as_raw_fd(), &VsockAddr::new(libc::VMADDR_CID_ANY, PORT_API))?;
+    listen(&door, Backlog::new(BACKLOG)?)?;
+    Ok(door)
 }
 
 /// Connects to a vsock port of the host (CID 2) without blocking.

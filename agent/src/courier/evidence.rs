@@ -48,7 +48,7 @@ const ID_CAP: usize = 128;
 /// Longest audience, in bytes.
 const AUDIENCE_CAP: usize = 253;
 /// How long the vault may take, with a slow TPM.
-const DEVICE: Duration = Duration::from_secs(180);
+pub(crate) const DEVICE: Duration = Duration::from_secs(180);
 
 /// Where requests go, and the task that answers them, which ends when nobody can ask any more.
 pub(crate) fn requests<T: Tunnel>(node: Arc<Node<T>>) -> (Requests, impl Future<Output = ()> + Send) {

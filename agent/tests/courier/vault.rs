@@ -135,6 +135,8 @@ impl Double {
             ToVault::RevealVerifier { .. } => "RevealVerifier",
             ToVault::Forget { .. } => "Forget",
             ToVault::PowerOff => "PowerOff",
+            ToVault::TlsCertificate => "TlsCertificate",
+            ToVault::SignTls { .. } => "SignTls",
         };
         let refused = self.with(|s| {
             s.calls.push(name);
@@ -241,6 +243,8 @@ impl Double {
                 self.with(|s| s.off = true);
                 FromVault::Done
             }
+            // Nobody comes in here; tests/tests/inbound.rs has a real vault.
+            ToVault::TlsCertificate | ToVault::SignTls { .. } => FromVault::Refused { code: "TLS_KEY".into() },
         }
     }
 

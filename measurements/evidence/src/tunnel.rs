@@ -1,6 +1,6 @@
 //! What guest and host say over vsock (architecture decision 13). The host is hostile; every message is bounded.
 //!
-//! The guest always dials the host (CID 2):
+//! The guest dials the host (CID 2), but for the last port:
 //!
 //! ```text
 //! port 5005  host → guest: u32 BE length ‖ HostDocuments ‖ 32-byte nonce
@@ -8,6 +8,7 @@
 //!            host → guest: later one byte 0x01, or the end of the stream: drain and stop
 //! port 5006  guest → host: telemetry, one JSON event a line (crate::telemetry)
 //! port 5007  guest → host: one Dial, host → guest: one reply byte, then bytes both ways until either side ends
+//! port 5008  host → guest: TLS of whoever reaches the attested API, which the host cannot read
 //! ```
 
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub const PORT_DOCUMENTS: u32 = 5005;
 pub const PORT_TELEMETRY: u32 = 5006;
 /// vsock port on which the host forwards outbound streams.
 pub const PORT_DIAL: u32 = 5007;
+/// vsock port on which the guest serves the attested API.
+pub const PORT_API: u32 = 5008;
 /// Longest [`HostDocuments`], in bytes.
 pub const DOCUMENTS_CAP: usize = 256 * 1024;
 /// Longest [`Dial`] line, in bytes, with its newline.
