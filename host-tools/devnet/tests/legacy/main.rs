@@ -1,0 +1,10 @@
+//! The legacy coordinator over real connections on loopback: each endpoint's shape once, and each of today's slips.
+
+mod attestation;
+mod faults;
+mod net;
+mod payment;
+mod quorum;
+mod signatures;
+mod tasks;
+mod users;
