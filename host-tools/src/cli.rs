@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -93,6 +94,10 @@ pub struct LaunchArgs {
     /// A name of the profile that answers at another address than DNS says; may be repeated.
     #[arg(long, value_name = "NAME:PORT=ADDRESS:PORT")]
     pub resolve: Vec<String>,
+    /// Lead connections to this address into the guest's attested API, e.g. 127.0.0.1:7443; without it nobody gets in. Each
+    /// further node has the next port.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub api: Option<SocketAddr>,
     /// Seconds a guest may take until its evidence.
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub boot_timeout: u64,

@@ -158,6 +158,7 @@ async fn launch(arguments: &LaunchArgs, show: Show) -> Result<(), Error> {
         credentials: network.as_ref().map_or(credentials, Local::credentials),
         endorsements,
         policy: DialPolicy::new(&profile, resolve),
+        api: arguments.api,
         judge: Arc::new(Appraiser::new(image.release, model)),
         boot_within: Duration::from_secs(arguments.boot_timeout),
         stop_within: Duration::from_secs(arguments.stop_timeout),

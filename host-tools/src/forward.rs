@@ -4,6 +4,7 @@
 //! 5005  documents.rs  host → guest: documents, nonce; guest → host: Evidence; host → guest: "drain and stop"
 //! 5006  telemetry.rs  guest → host: typed events
 //! 5007  dial.rs       guest → host: `blf/1 name:port`, then TLS bytes both ways
+//! 5008  inbound.rs    host → guest: TLS bytes both ways (a module beside this one)
 //! ```
 //!
 //! The guest may be hostile too: lines, frames, streams, rates and waits are bounded, and what exceeds a bound is
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+pub(crate) use dial::carry;
 pub use dial::{DialPolicy, Gate, Limits, Resolve, ResolveError, serve_dials};
 pub use documents::{DocumentsError, STOP, Session, offer};
 pub use telemetry::{FLOOD_BURST, FLOOD_PER_SECOND, serve_telemetry};
@@ -41,6 +43,10 @@ pub struct Counters {
     dials_surplus: AtomicU64,
     /// Dials to an allowed name that nobody answered.
     dials_unreachable: AtomicU64,
+    /// Streams led in.
+    inbound: AtomicU64,
+    /// Streams from outside that were one too many, or that the guest did not take.
+    inbound_refused: AtomicU64,
     /// Telemetry events taken.
     events: AtomicU64,
     /// Telemetry lines that are no event, or too long.
@@ -61,6 +67,8 @@ pub struct Counts {
     pub dials_malformed: u64,
     pub dials_surplus: u64,
     pub dials_unreachable: u64,
+    pub inbound: u64,
+    pub inbound_refused: u64,
     pub events: u64,
     pub events_unknown: u64,
     pub events_surplus: u64,
@@ -79,10 +87,22 @@ impl Counters {
             dials_malformed: get(&self.dials_malformed),
             dials_surplus: get(&self.dials_surplus),
             dials_unreachable: get(&self.dials_unreachable),
+            inbound: get(&self.inbound),
+            inbound_refused: get(&self.inbound_refused),
             events: get(&self.events),
             events_unknown: get(&self.events_unknown),
             events_surplus: get(&self.events_surplus),
         }
+    }
+
+    /// A stream was led in.
+    pub(crate) fn inbound(&self) {
+        count(&self.inbound, 1);
+    }
+
+    /// A stream was not led in.
+    pub(crate) fn inbound_refused(&self) {
+        count(&self.inbound_refused, 1);
     }
 }
 

@@ -5,6 +5,7 @@
 //!     → guest drains and powers off → QEMU → vsock process → TPM
 //! ```
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -20,6 +21,7 @@ use tokio::time::sleep;
 
 use crate::error::{Error, Exit};
 use crate::forward::{Counters, DialPolicy, DocumentsError, Session, offer, serve_dials, serve_telemetry};
+use crate::inbound;
 use crate::journal;
 use crate::notice::{Finding, Notice, Show};
 use crate::programs::Programs;
@@ -52,6 +54,8 @@ pub struct Launch {
     pub endorsements: Option<Base64>,
     /// Where the guests may go.
     pub policy: DialPolicy,
+    /// Where the attested API of the first node is reached, that of the next one port further; `None` for nowhere.
+    pub api: Option<SocketAddr>,
     /// Decides about the guests' Evidence.
     pub judge: Arc<dyn Judge>,
     /// How long a guest may take until its Evidence.
@@ -130,8 +134,8 @@ impl Launch {
         // Raised by the operator or by a node that failed.
         let (all, stop) = watch::channel(Wish::Run);
         let mut nodes = JoinSet::new();
-        for name in launch.nodes.clone() {
-            nodes.spawn(node(Arc::clone(&launch), name, stop.clone()));
+        for (number, name) in (0..).zip(launch.nodes.clone()) {
+            nodes.spawn(node(Arc::clone(&launch), number, name, stop.clone()));
         }
         drop(stop);
         let relay = async {
@@ -161,7 +165,16 @@ impl Launch {
 }
 
 /// One node from start to end.
-async fn node(launch: Arc<Launch>, name: String, mut stop: watch::Receiver<Wish>) -> Result<(), Error> {
+async fn node(
+    launch: Arc<Launch>,
+    number: u16,
+    name: String,
+    mut stop: watch::Receiver<Wish>,
+) -> Result<(), Error> {
+    let api = match launch.api {
+        Some(first) => Some(inbound::listen(first, number).await.map_err(|e| of_node(&name, e))?),
+        None => None,
+    };
     let spec = VmSpec {
         name: name.clone(),
         image: launch.image.clone(),
@@ -197,6 +210,12 @@ async fn node(launch: Arc<Launch>, name: String, mut stop: watch::Receiver<Wish>
         Ok(Some(session)) => {
             gate.send_replace(true);
             (launch.show)(&Notice::TunnelOpen { node: name.clone() });
+            if let Some(listener) = api {
+                if let Ok(address) = listener.local_addr() {
+                    (launch.show)(&Notice::Api { node: name.clone(), address });
+                }
+                services.spawn(inbound::serve(listener, listeners.inbound, Arc::clone(&counters)));
+            }
             let result = tokio::select! {
                 ended = vm.ended() => Err(ended_early(&vm, ended)),
                 () = wished(&mut stop, Wish::Stop) => Ok(()),

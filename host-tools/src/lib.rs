@@ -18,6 +18,7 @@ pub mod doctor;
 pub mod error;
 pub mod folders;
 pub mod forward;
+pub mod inbound;
 pub mod isolation;
 pub mod journal;
 pub mod launch;

@@ -105,6 +105,13 @@ pub enum Notice {
         /// The node.
         node: String,
     },
+    /// The node's attested API can be reached.
+    Api {
+        /// The node.
+        node: String,
+        /// Where.
+        address: SocketAddr,
+    },
     /// The guest is asked to drain and stop.
     Stopping {
         /// The node.
@@ -194,6 +201,7 @@ impl fmt::Display for Notice {
                 write!(f, "{node:<9} evidence accepted: tier {tier}, {measurement}\n          address {address}")
             }
             Self::TunnelOpen { node } => write!(f, "{node:<9} tunnel open"),
+            Self::Api { node, address } => write!(f, "{node:<9} attested API: blf verify https://{address}"),
             Self::Stopping { node } => write!(f, "{node:<9} asked to drain and stop"),
             Self::Stopped { node, orderly, counts: c } => {
                 let how = if *orderly { "powered off" } else { "ended by force" };

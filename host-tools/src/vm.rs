@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::folders::RunFolder;
 use crate::programs::{INSTALL_VSOCK, Programs};
 use crate::qmp::Qmp;
-use crate::vsock::{Kernel, Listener, VHOST_VSOCK};
+use crate::vsock::{Dialer, Kernel, Listener, VHOST_VSOCK};
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub enum Transport {
     User,
 }
 
-/// Where a guest's connections arrive.
+/// Where a guest's connections arrive, and how it is reached.
 pub struct Listeners {
     /// Port 5005.
     pub documents: Listener,
@@ -63,6 +63,8 @@ pub struct Listeners {
     pub telemetry: Listener,
     /// Port 5007.
     pub dials: Listener,
+    /// To its port 5008.
+    pub inbound: Dialer,
 }
 
 /// A running VM.
@@ -301,6 +303,10 @@ fn listeners(transport: &Transport, dir: &Path, cid: u32) -> io::Result<Listener
         documents: listener(PORT_DOCUMENTS)?,
         telemetry: listener(PORT_TELEMETRY)?,
         dials: listener(PORT_DIAL)?,
+        inbound: match transport {
+            Transport::Kernel(_) => Dialer::Kernel(cid),
+            Transport::User => Dialer::Unix(dir.join("v")),
+        },
     })
 }
 

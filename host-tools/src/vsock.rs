@@ -1,16 +1,18 @@
-//! Where a guest's vsock connections arrive: AF_VSOCK where the kernel has vhost-vsock, else the unix sockets of a
-//! supervised `vhost-device-vsock` process. Above [`Listener`] nobody can tell which.
+//! Where a guest's vsock connections arrive and how it is reached: AF_VSOCK where the kernel has vhost-vsock, else the unix
+//! sockets of a supervised `vhost-device-vsock` process. Above [`Listener`] and [`Dialer`] nobody can tell which.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
+
+use crate::forward::read_line;
 
 /// A stream from a guest.
 pub type Stream = Box<dyn GuestStream>;
@@ -28,6 +30,15 @@ enum Source {
     Kernel(mpsc::Receiver<VsockStream>),
 }
 
+/// Connects to the ports of one guest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Dialer {
+    /// The CID of a guest beside the kernel's vhost-vsock.
+    Kernel(u32),
+    /// The `uds-path` of the guest's `vhost-device-vsock`.
+    Unix(PathBuf),
+}
+
 /// The host's end of the kernel's vsock: one listener a port for all guests of this process, told apart by their CID.
 pub struct Kernel {
     ports: Vec<(u32, Routes)>,
@@ -41,6 +52,9 @@ pub const VHOST_VSOCK: &str = "/dev/vhost-vsock";
 
 /// Connections of one guest that wait to be accepted.
 const BACKLOG: usize = 16;
+
+/// Longest answer of `vhost-device-vsock` to `CONNECT port`: `OK port`, a u32 and a newline.
+const CONNECTED: usize = 14;
 
 /// The longest path a unix socket can have (`sun_path` in unix(7), with its final zero).
 const SUN_PATH: usize = 108;
@@ -81,6 +95,30 @@ impl Drop for Listener {
         if let Source::Unix { path, .. } = &self.0 {
             // The folder goes with the VM; a socket nobody listens on should not outlive its listener.
             drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Dialer {
+    /// A stream to `port` of the guest.
+    ///
+    /// `vhost-device-vsock` 0.3.0 panics when the guest takes a stream whose host's end is gone by then
+    /// (vsock_conn.rs, VSOCK_OP_RESPONSE); so this should not be given up soon, whatever has become of whoever asked.
+    ///
+    /// # Errors
+    /// Those of connecting; [`io::ErrorKind::ConnectionRefused`] if nobody listens there.
+    pub async fn connect(&self, port: u32) -> io::Result<Stream> {
+        match self {
+            Self::Kernel(cid) => Ok(Box::new(VsockStream::connect(VsockAddr::new(*cid, port)).await?)),
+            Self::Unix(uds) => {
+                let mut stream = UnixStream::connect(uds).await?;
+                // What follows the line before its answer would be lost.
+                stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+                match read_line(&mut stream, CONNECTED).await? {
+                    Some(line) if line.starts_with(b"OK ") => Ok(Box::new(stream)),
+                    _ => Err(io::ErrorKind::ConnectionRefused.into()),
+                }
+            }
         }
     }
 }

@@ -213,7 +213,7 @@ async fn connect(
 ///
 /// When one side ends, what it sent before is delivered, then both are closed: vhost-user-vsock knows no half-closed
 /// streams, so none may be relied on.
-async fn carry(guest: Stream, server: TcpStream, idle: Duration, counters: &Counters) {
+pub(crate) async fn carry(guest: Stream, server: TcpStream, idle: Duration, counters: &Counters) {
     let (mut guest_in, mut guest_out) = tokio::io::split(guest);
     let (mut server_in, mut server_out) = server.into_split();
     let (touched, mut touches) = watch::channel(());
