@@ -84,6 +84,12 @@ impl Cofhe {
         Self { chain, knobs: Arc::default(), requests: Arc::default() }
     }
 
+    /// The chain below them.
+    #[must_use]
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// From now on they behave so.
     pub fn set(&self, knobs: Knobs) {
         *lock(&self.knobs) = knobs;

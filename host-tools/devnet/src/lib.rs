@@ -56,6 +56,8 @@ pub use job::{Deadlines, commit, quorum};
 pub use legacy::{Accept, Fault, Faults, LegacyOptions};
 pub use limit::Rate;
 
+use crate::chain::Chain;
+use crate::cofhe::Cofhe;
 use crate::development::Authority;
 use crate::routes::Routes;
 use crate::state::State;
@@ -155,6 +157,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// Where it listens for plain HTTP, in legacy mode.
     pub plain: Option<SocketAddr>,
+    /// The chain and CoFHE's services, where the profile has them.
+    pub cofhe: Option<Cofhe>,
     hosts: Vec<Host>,
     pinning_token: String,
     events: broadcast::Sender<Event>,
@@ -175,6 +179,7 @@ struct Settings {
     peer_rate: Rate,
     patience: Duration,
     clock: Clock,
+    chain: Option<Chain>,
 }
 
 impl Options {
@@ -240,6 +245,14 @@ impl Devnet {
         let tls = development::server_config(&tls_authority, &names, (options.clock)())?;
         let hosts = options.profile.hosts().into_iter().cloned().collect();
         let pinning_token = options.pinning_token.clone();
+        let chain = match options.profile.cofhe {
+            // Beside the coordinator's database: another program would have its own.
+            Some(_) => {
+                let path = options.state.as_ref().map(|path| path.with_extension("chain.sqlite"));
+                Some(Chain::open(path.as_deref(), &options.profile, Arc::clone(&options.clock))?)
+            }
+            None => None,
+        };
         let settings = Arc::new(Settings {
             profile: options.profile,
             key: development::icl_key()?,
@@ -253,6 +266,7 @@ impl Devnet {
             peer_rate: options.peer_rate,
             patience: options.patience,
             clock: options.clock,
+            chain: chain.clone(),
         });
         let schema = match settings.mode {
             Mode::Legacy(_) => &legacy::SCHEMA,
@@ -262,7 +276,8 @@ impl Devnet {
         let state = State::open(options.state.as_deref(), schema, Arc::clone(&settings), events.clone())?;
         let (listener, address) = bind(options.listen).await?;
         let (plain, plain_address) = plain.unzip();
-        let routes = Arc::new(Routes::new(state.clone(), settings));
+        let cofhe = chain.map(Cofhe::new);
+        let routes = Arc::new(Routes::new(state.clone(), settings, cofhe.clone()));
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(async move {
             let tls = TlsAcceptor::from(Arc::new(tls));
@@ -279,7 +294,7 @@ impl Devnet {
             };
             tokio::join!(serve, serve_plain, ticker, stop);
         });
-        Ok(Running { address, plain: plain_address, hosts, pinning_token, events, server })
+        Ok(Running { address, plain: plain_address, cofhe, hosts, pinning_token, events, server })
     }
 }
 

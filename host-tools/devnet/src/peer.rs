@@ -17,8 +17,16 @@ pub(crate) enum Door {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Peer {
     Blobs,
+    /// The chain's JSON-RPC.
+    Chain,
+    /// Of the FHE network.
+    Coordinator,
     Icl,
     Payment,
+    /// What the published node speaks instead of CoFHE.
+    Python,
+    Threshold,
+    Verifier,
 }
 
 impl Peer {
@@ -26,11 +34,19 @@ impl Peer {
         match door {
             Door::Tls(name) if *name == profile.icl.name => Self::Icl,
             Door::Tls(name) if name == PAYMENT => Self::Payment,
-            Door::Tls(_) => Self::Blobs,
+            Door::Tls(name) => match &profile.cofhe {
+                Some(cofhe) if *name == cofhe.coordinator.name => Self::Coordinator,
+                Some(cofhe) if *name == cofhe.rpc.name => Self::Chain,
+                Some(cofhe) if *name == cofhe.threshold.name => Self::Threshold,
+                Some(cofhe) if *name == cofhe.verifier.name => Self::Verifier,
+                _ => Self::Blobs,
+            },
             Door::Plain => {
                 let mut segments = path.split('/').skip(1);
                 match (segments.next(), segments.next()) {
+                    (Some("cofhe"), _) => Self::Python,
                     (Some("ipfs" | "pinning"), _) => Self::Blobs,
+                    (Some("rpc"), _) => Self::Chain,
                     (Some("v1"), Some("balance" | "jobs" | "nodes")) => Self::Payment,
                     _ => Self::Icl,
                 }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::appraiser::Appraiser;
 use crate::auth::{self, Signed};
+use crate::cofhe::{self, Answer, Cofhe};
 use crate::legacy::{self, Legacy};
 use crate::limit::Limiter;
 use crate::peer::{Door, Peer};
@@ -61,6 +62,7 @@ impl Reply {
 
 /// All peers.
 pub(crate) struct Routes {
+    cofhe: Option<Cofhe>,
     icl: Icl,
     state: State,
     settings: Arc<Settings>,
@@ -77,7 +79,7 @@ enum Icl {
 }
 
 impl Routes {
-    pub(crate) fn new(state: State, settings: Arc<Settings>) -> Self {
+    pub(crate) fn new(state: State, settings: Arc<Settings>, cofhe: Option<Cofhe>) -> Self {
         let signers = Mutex::new(Limiter::new(settings.rate));
         let peers = Mutex::new(Limiter::new(settings.peer_rate));
         let icl = match &settings.mode {
@@ -86,7 +88,7 @@ impl Routes {
             }
             Mode::Strict(appraiser) => Icl::Strict(Arc::clone(appraiser)),
         };
-        Self { icl, state, settings, signers, peers }
+        Self { cofhe, icl, state, settings, signers, peers }
     }
 
     /// For a TLS handshake, and for the head of a request.
@@ -98,6 +100,7 @@ impl Routes {
     pub(crate) fn body_cap(&self, door: &Door, path: &str) -> usize {
         match Peer::of(door, path, &self.settings.profile) {
             Peer::Blobs => blobs::BODY_CAP,
+            Peer::Chain | Peer::Coordinator | Peer::Python | Peer::Threshold | Peer::Verifier => cofhe::BODY_CAP,
             Peer::Icl | Peer::Payment => match &self.icl {
                 Icl::Legacy(_) if path == legacy::UPLOAD => blobs::BODY_CAP,
                 Icl::Legacy(_) => legacy::BODY_CAP,
@@ -117,6 +120,13 @@ impl Routes {
         let reply = match (peer, &self.icl) {
             (Peer::Icl, Icl::Strict(appraiser)) => self.icl(call, &**appraiser).await,
             (Peer::Blobs, _) => self.blobs(call).await,
+            (Peer::Chain, _) => {
+                self.cofhe(call, |cofhe, method, path, body| cofhe.chain().rpc(method, path, body)).await
+            }
+            (Peer::Coordinator, _) => self.cofhe(call, Cofhe::coordinator).await,
+            (Peer::Python, _) => self.cofhe(call, Cofhe::python).await,
+            (Peer::Threshold, _) => self.cofhe(call, Cofhe::threshold).await,
+            (Peer::Verifier, _) => self.cofhe(call, Cofhe::verifier).await,
             (Peer::Icl | Peer::Payment, _) => Err(no_such(&call.head.method, call.head.uri.path())),
         };
         reply.inspect_err(|refused| self.state.tell_fault(refused))
@@ -243,6 +253,17 @@ impl Routes {
             }
             _ => Err(no_such(method, path)),
         }
+    }
+
+    /// The chain or one of CoFHE's services, which work off the async threads and may take their time.
+    async fn cofhe(&self, call: Call, service: fn(&Cofhe, &str, &str, &[u8]) -> Answer) -> Result<Reply> {
+        let (method, path) = (call.head.method.to_string(), call.head.uri.path().to_owned());
+        let Some(cofhe) = self.cofhe.clone() else { return Err(no_such(&call.head.method, &path)) };
+        let answered = tokio::task::spawn_blocking(move || service(&cofhe, &method, &path, &call.body)).await;
+        let Answer { status, body, after } =
+            answered.map_err(|_| Refused::internal("cofhe: the request was abandoned"))?;
+        tokio::time::sleep(after).await;
+        Ok(Reply::new(StatusCode::from_u16(status).map_err(Refused::internal)?, body))
     }
 
     /// Who signed the request. Spends its nonce whatever comes of it.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use alloy_primitives::U256;
 use blf_evidence::{Address, Hex, UnixTime};
 use rusqlite::OptionalExtension as _;
 use serde::de::DeserializeOwned;
@@ -190,7 +191,7 @@ impl Job {
 }
 
 /// Jobs that wait for a node, as it is told of them. `named` is the node's spelling of its address.
-pub(crate) fn waiting(turn: &mut Turn<'_>, named: &str, timeout: u64) -> Result<Vec<Value>> {
+pub(crate) fn waiting(turn: &mut Turn<'_>, named: &str, timeout: u64, mock: bool) -> Result<Vec<Value>> {
     let unknown = || Refused::not_found("UNKNOWN_NODE", format!("node {named} is unknown: attest again"));
     let node = nodes::address(named).map_err(|_| unknown())?;
     nodes::find(turn, node)?.ok_or_else(unknown)?;
@@ -209,14 +210,22 @@ pub(crate) fn waiting(turn: &mut Turn<'_>, named: &str, timeout: u64) -> Result<
             store(turn, &job, status)?;
         }
         if waits {
-            waiting.push(assignment(&job, named, now));
+            waiting.push(assignment(&job, named, mock, now));
         }
     }
     Ok(waiting)
 }
 
 /// Role and permit go by the exact spelling: a leader that asks with a lower-case address is told it is a verifier.
-fn assignment(job: &Job, named: &str, now: UnixTime) -> Value {
+///
+/// Handles are the user's word for them, which a claim overrules.
+fn assignment(job: &Job, named: &str, mock: bool, now: UnixTime) -> Value {
+    let handle = |half: &str, submitted: &str| {
+        let stored = &job.metadata.get("prompt_key_store_handles").unwrap_or(&Value::Null)[half];
+        let input = &job.metadata.get("cofhe_prompt_key_inputs").unwrap_or(&Value::Null)[half]["ctHash"];
+        let given = stored.as_str().or_else(|| input.as_str());
+        given.or(mock.then_some(submitted)).map(str::to_owned)
+    };
     let role = if job.leader.to_string() == named { "leader" } else { "verifier" };
     let permit = job.permits.iter().find(|permit| permit.node == named).map(|permit| match &permit.permit {
         Value::String(text) => text.clone(),
@@ -230,13 +239,13 @@ fn assignment(job: &Job, named: &str, now: UnixTime) -> Value {
         "deadline": now.plus(DEADLINE),
         "insuranceOptIn": false,
         "userAddress": job.developer,
-        "kpHighHandle": job.key.high,
-        "kpLowHandle": job.key.low,
+        "kpHighHandle": handle("high", &job.key.high),
+        "kpLowHandle": handle("low", &job.key.low),
         "permit": permit,
     })
 }
 
-/// A node claims: both handles as decimal digits, zeros for a job that is unknown. Nobody is refused.
+/// A node claims: both handles that the chain has, as decimal digits, or zeros. Nobody is refused.
 pub(crate) fn claim(turn: &mut Turn<'_>, task: &str, named: &str, mock: bool) -> Result<(String, String)> {
     let Some(mut job) = find_task(turn, task)? else { return Ok(("0".into(), "0".into())) };
     if let Ok(node) = nodes::address(named)
@@ -247,7 +256,22 @@ pub(crate) fn claim(turn: &mut Turn<'_>, task: &str, named: &str, mock: bool) ->
         store(turn, &job, status)?;
         turn.tell(EventKind::LegacyClaimed { job: task.to_owned(), node });
     }
-    if mock { Ok((decimal(&job.key.high), decimal(&job.key.low))) } else { Ok(("0".into(), "0".into())) }
+    let stored = match (&turn.settings.chain, bytes32(task)) {
+        (Some(chain), Some(task)) => chain.encrypted_key(task).map_err(Refused::internal)?,
+        _ => None,
+    };
+    Ok(match stored {
+        Some(handles) => handles.map(|handle| U256::from_be_bytes(handle).to_string()).into(),
+        None if mock => (decimal(&job.key.high), decimal(&job.key.low)),
+        None => ("0".into(), "0".into()),
+    })
+}
+
+/// A task id as the chain has it; one that is no 32 bytes has no key there.
+fn bytes32(task: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(task.strip_prefix("0x").unwrap_or(task), &mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The leader's result, from whoever sends it. A later one replaces an earlier one, even after the end.

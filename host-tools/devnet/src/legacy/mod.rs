@@ -298,8 +298,8 @@ impl Legacy {
         if let Some((_, told)) = self.told().get(node).filter(|(at, _)| now < at.plus(cache)) {
             return Ok(told.clone());
         }
-        let (name, timeout) = (node.to_owned(), self.options.claim_timeout);
-        let waiting = self.turn(move |turn| jobs::waiting(turn, &name, timeout)).await?;
+        let (name, timeout, mock) = (node.to_owned(), self.options.claim_timeout, self.options.mock_chain);
+        let waiting = self.turn(move |turn| jobs::waiting(turn, &name, timeout, mock)).await?;
         let mut told = self.told();
         told.retain(|_, (at, _)| now < at.plus(cache));
         told.insert(node.to_owned(), (now, waiting.clone()));
