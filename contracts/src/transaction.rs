@@ -92,3 +92,15 @@ fn envelope(fields: &[u8]) -> Vec<u8> {
     out.extend_from_slice(fields);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fees_are_those_of_the_published_bridge() {
+        assert_eq!(fees(100_000_000, Some(7)), (7, 201_000_007));
+        assert_eq!(fees(100_000_000, None), (2_000_000, 203_000_000));
+        assert_eq!(fees(u128::MAX, Some(u128::MAX)), (u128::MAX, u128::MAX), "a hostile chain does not overflow");
+    }
+}

@@ -262,3 +262,123 @@ impl Value {
 fn malformed(what: &'static str, error: String) -> PublishError {
     PublishError::Json(JsonError::Malformed { what, error })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key::fill(|bytes| {
+            bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+            Ok::<(), ()>(())
+        })
+        .unwrap()
+    }
+
+    fn value(ct_hash: &str, signature: &str, recid: &str) -> String {
+        format!(r#"{{"ct_hash":{ct_hash},"signature":"{signature}","recid":{recid}}}"#)
+    }
+
+    fn verified(values: &[String]) -> String {
+        format!(r#"{{"status":"success","data":[{}],"error":null}}"#, values.join(","))
+    }
+
+    #[test]
+    fn clear_inputs_are_these_bytes() {
+        let list = ClearInputs.packed_list(&key(), Address([0xaa; 20]), 421_614).unwrap();
+        let wanted =
+            [b"blf.clear/v1\0\0".as_slice(), &[0xaa; 20], &[0; 29], &[0x06, 0x6e, 0xee], key().expose()].concat();
+        assert_eq!(list.expose(), wanted);
+        let body = verify_body(&list, Address([0x11; 20]), 421_614).unwrap();
+        let wanted = format!(
+            r#"{{"packed_list":"{}","account_addr":"0x1111111111111111111111111111111111111111","security_zone":0,"chain_id":421614}}"#,
+            hex::encode(wanted)
+        );
+        assert_eq!(std::str::from_utf8(body.expose()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn tfhe_inputs_are_an_error_and_no_list() {
+        let result = TfheInputs.packed_list(&key(), Address([0xaa; 20]), 421_614);
+        assert_eq!(result.err(), Some(PublishError::NotBuilt));
+        assert!(PublishError::NotBuilt.to_string().contains("tfhe"));
+    }
+
+    #[test]
+    fn a_verified_input_in_every_form() {
+        let digits = "ab".repeat(64);
+        for (ct_hash, signature) in [("258", &digits), ("\"258\"", &digits), ("\"0x102\"", &format!("0x{digits}"))] {
+            let body = verified(&[value(ct_hash, signature, "0"), value("\"7\"", &digits, "1")]);
+            let [high, low] = verify_answer(200, body.as_bytes()).unwrap();
+            assert_eq!((high.ct_hash, low.ct_hash), ("258".parse().unwrap(), "7".parse().unwrap()));
+            assert_eq!((high.signature[64], low.signature[64], high.signature.len()), (27, 28, 65));
+            let json = serde_json::to_string(&high).unwrap();
+            let wanted = format!(r#"{{"ctHash":"258","securityZone":0,"utype":6,"signature":"0x{digits}1b"}}"#);
+            assert_eq!(json, wanted, "as a leader sends it");
+            assert_eq!(serde_json::from_str::<EncryptedInput>(&json).unwrap(), high);
+            let input = Input::from(&high);
+            assert_eq!((input.ct_hash, input.security_zone, input.utype), (high.ct_hash.0, 0, 6));
+            assert_eq!(input.signature, high.signature);
+        }
+    }
+
+    #[test]
+    fn a_verifier_that_refuses() {
+        let refused =
+            |status, message: &str| Err(PublishError::Refused { what: "verifier", status, message: message.into() });
+        assert_eq!(verify_answer(400, b"bad\nproof"), refused(400, r"bad\u{a}proof"));
+        assert_eq!(verify_answer(204, b""), refused(204, ""));
+        assert_eq!(verify_answer(200, br#"{"status":"error","error":"bad proof"}"#), refused(200, "bad proof"));
+        assert_eq!(verify_answer(200, br#"{"status":"error"}"#), refused(200, "no reason given"));
+    }
+
+    #[test]
+    fn answers_of_another_form_are_refused() {
+        let good = value("1", &"ab".repeat(64), "0");
+        for (wanted, body) in [
+            ("wanted a JSON object", String::new()),
+            ("wanted at most 16384 bytes", " ".repeat(VERIFY_CAP + 1)),
+            ("missing field `status`", "{}".into()),
+            ("data: wanted 2 values, got 0", r#"{"status":"success"}"#.into()),
+            ("data: wanted 2 values, got 1", verified(std::slice::from_ref(&good))),
+            ("data: wanted 2 values, got 3", verified(&[good.clone(), good.clone(), good.clone()])),
+            ("handle: wanted", verified(&[good.clone(), value("\"ff\"", &"ab".repeat(64), "0")])),
+            ("signature: wanted 64 bytes", verified(&[good.clone(), value("1", &"ab".repeat(65), "0")])),
+            ("signature: wanted 64 bytes", verified(&[value("1", "zz", "0"), good.clone()])),
+            ("recid: wanted 0 or 1, got 2", verified(&[good.clone(), value("1", &"ab".repeat(64), "2")])),
+            ("invalid value", verified(&[good.clone(), value("1", &"ab".repeat(64), "-1")])),
+        ] {
+            let error = verify_answer(200, body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_the_measured_keys_of_the_network() {
+        let pin = Some(Hex(Sha256::digest([1, 2, 3]).into()));
+        let crs = br#"{"crs":"010203"}"#;
+        assert_eq!(NetworkKey::Crs.read(200, crs, pin).unwrap(), [1, 2, 3]);
+        assert_eq!(NetworkKey::PublicKey.read(200, br#"{"publicKey":"0x010203"}"#, pin).unwrap(), [1, 2, 3]);
+        assert_eq!(NetworkKey::Crs.read(200, crs, None), Err(PublishError::Unpinned { key: NetworkKey::Crs }));
+        let other = NetworkKey::Crs.read(200, br#"{"crs":"010204"}"#, pin);
+        assert!(matches!(other, Err(PublishError::Pin { key: NetworkKey::Crs, .. })));
+        assert!(matches!(NetworkKey::Crs.read(500, b"", pin), Err(PublishError::Refused { status: 500, .. })));
+        for (wanted, body) in [
+            ("wanted publicKey", r#"{"crs":"01"}"#),
+            ("wanted hex digits", r#"{"publicKey":"0"}"#),
+            ("wanted a JSON", ""),
+        ] {
+            let error = NetworkKey::PublicKey.read(200, body.as_bytes(), pin).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    /// Recorded from the published Python node 0.3.5 (protocol section 4): the id's text is hashed, not its bytes.
+    #[test]
+    fn output_key_job_id_equals_the_published_node() {
+        let job = format!("0x{}", "ab".repeat(32));
+        let wanted = "2f2696379b61d1bd2b4da412c36501a34d1281d0e182821ca02d5140728cc9b0";
+        assert_eq!(output_key_job_id(&job).to_string(), wanted);
+        assert_ne!(output_key_job_id(&"ab".repeat(32)).to_string(), wanted);
+    }
+}

@@ -154,3 +154,93 @@ pub fn split(key: &Key) -> [Half; 2] {
     let (high, low) = key.expose().split_at(16);
     [Half::copied(high), Half::copied(low)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A box with any plaintext, as a network that does not trim might make it.
+    fn sealed(to: &SealingKey, plaintext: &[u8]) -> Sealed {
+        let ephemeral = SecretKey::from_bytes([7; 32]);
+        let mut value = plaintext.to_vec();
+        let tag = SalsaBox::new(&PublicKey::from(to.public().0), &ephemeral)
+            .encrypt_in_place_detached((&[9; 24]).into(), &[], &mut value)
+            .unwrap();
+        Sealed { data: [&tag[..], &value].concat(), public_key: *ephemeral.public_key().as_bytes(), nonce: [9; 24] }
+    }
+
+    #[test]
+    fn integers_of_any_padding() {
+        let key = SealingKey::generate().unwrap();
+        for length in 1..=32 {
+            let mut plaintext = vec![0; length];
+            plaintext[length - 1] = 42;
+            assert_eq!(key.unseal(&sealed(&key, &plaintext)).unwrap().expose(), Half::of(42).expose(), "{length}");
+        }
+        let mut most = [0xff; 32];
+        most[..16].fill(0);
+        assert_eq!(key.unseal(&sealed(&key, &most)).unwrap().expose(), &[0xff; 16]);
+        most[15] = 1;
+        assert_eq!(key.unseal(&sealed(&key, &most)).err(), Some(UnsealError::Range), "2^128");
+        most[0] = 1;
+        assert_eq!(key.unseal(&sealed(&key, &most)).err(), Some(UnsealError::Range));
+    }
+
+    #[test]
+    fn no_integer_has_this_length() {
+        let key = SealingKey::generate().unwrap();
+        for length in [0, 33, 4096] {
+            let sealed = sealed(&key, &vec![0; length]);
+            assert_eq!(key.unseal(&sealed).err(), Some(UnsealError::Length { got: 16 + length }));
+        }
+        for length in [0, 15] {
+            let sealed = Sealed { data: vec![0; length], ..sealed(&key, &[1]) };
+            assert_eq!(key.unseal(&sealed).err(), Some(UnsealError::Length { got: length }));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let key = SealingKey::generate().unwrap();
+        let good = seal(&key.public(), &Half::of(u128::MAX)).unwrap();
+        assert!(key.unseal(&good).is_ok());
+        // X25519 ignores the highest bit of a public key (RFC 7748, section 5).
+        for bit in 0..8 * (good.data.len() + 24 + 32) - 1 {
+            let mut bad = good.clone();
+            let (byte, mask) = (bit / 8, 1 << (bit % 8));
+            match byte {
+                0..24 => bad.nonce[byte] ^= mask,
+                24..56 if byte < 24 + good.data.len() => bad.data[byte - 24] ^= mask,
+                _ => bad.public_key[byte - 24 - good.data.len()] ^= mask,
+            }
+            assert_ne!(bad, good);
+            assert_eq!(key.unseal(&bad).err(), Some(UnsealError::Tag), "bit {bit}");
+        }
+        let other = SealingKey::generate().unwrap();
+        assert_eq!(other.unseal(&good).err(), Some(UnsealError::Tag));
+    }
+
+    /// Halves of the key 00..1f (protocol section 2).
+    #[test]
+    fn halves_of_the_recorded_key() {
+        let Ok(key) = Key::fill(|bytes| {
+            bytes.iter_mut().zip(0..).for_each(|(byte, i)| *byte = i);
+            Ok::<(), Infallible>(())
+        });
+        let [high, low] = split(&key);
+        assert_eq!(u128::from_be_bytes(*high.expose()), 5_233_100_606_242_806_050_955_395_731_361_295);
+        assert_eq!(u128::from_be_bytes(*low.expose()), 21_356_283_574_076_891_493_948_969_979_685_445_151);
+        assert_eq!(join(&high, &low).expose(), key.expose());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn sealed_halves_open(value: u128, shift in 0..128u32) {
+            let key = SealingKey::generate().unwrap();
+            let half = Half::of(value >> shift);
+            let sealed = seal(&key.public(), &half).unwrap();
+            let opened = key.unseal(&sealed).unwrap();
+            proptest::prop_assert_eq!(opened.expose(), half.expose());
+        }
+    }
+}

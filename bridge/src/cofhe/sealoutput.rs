@@ -105,7 +105,8 @@ impl Inquiry {
     /// [`SealOutputError`]: the inquiry is over.
     pub fn answer(&mut self, elapsed: Duration, status: u16, body: &[u8]) -> Result<Next, SealOutputError> {
         let step = match (&self.request, status) {
-            (_, 200) => match self.judge(json::parse(WHAT, body, SEALOUTPUT_CAP)?)? {
+            (None, 204) => STEP,
+            (_, 200..=299) => match self.judge(json::parse(WHAT, body, SEALOUTPUT_CAP)?)? {
                 Progress::Done(sealed) => return Ok(Next::Done(sealed)),
                 Progress::NotReady => STEP,
                 Progress::Accepted => Duration::ZERO,
@@ -114,7 +115,6 @@ impl Inquiry {
                     STEP.saturating_mul(minutes.saturating_add(1)).min(LONGEST_STEP)
                 }
             },
-            (None, 204) => STEP,
             (None, 404) if elapsed < UNKNOWN => STEP,
             (None, 404) => return Err(SealOutputError::Unknown),
             (Some(_), 404) => return Err(SealOutputError::Expired),
@@ -149,7 +149,8 @@ impl Inquiry {
                 }
             };
         }
-        match (sealed, answer.request_id, answer.status.as_deref()) {
+        let id = answer.request_id.filter(|id| !id.is_empty());
+        match (sealed, id, answer.status.as_deref()) {
             (Some(sealed), ..) => Ok(Progress::Done(sealed)),
             (None, Some(id), _) => {
                 self.request = Some(plain(id)?);
@@ -212,4 +213,161 @@ fn plain(id: String) -> Result<String, SealOutputError> {
 
 fn malformed(error: String) -> SealOutputError {
     SealOutputError::Json(JsonError::Malformed { what: WHAT, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use blf_evidence::eip191::Signature;
+    use blf_evidence::{Address, Hex, UnixTime};
+
+    use super::super::Domain;
+    use super::*;
+
+    const SEALED: &str = r#""data":[1,2],"public_key":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,3],"nonce":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,4]"#;
+
+    fn sealed() -> Sealed {
+        let (mut public_key, mut nonce) = ([0; 32], [0; 24]);
+        (public_key[31], nonce[23]) = (3, 4);
+        Sealed { data: vec![1, 2], public_key, nonce }
+    }
+
+    fn inquiry() -> Inquiry {
+        let acl = "0xa6Ea4b5291d044D93b73b3CFf3109A1128663E8B".parse().unwrap();
+        let domain = Domain { chain_id: 421_614, name: "ACL".into(), verifying_contract: acl, version: "1".into() };
+        let sign = |_: &[u8; 32]| Signature([5; 65]);
+        let permit = Permission::issue_self(&domain, Address([1; 20]), UnixTime(1_800_000_000), Hex([2; 32]), sign);
+        Inquiry::new(&Handle([0x0a; 32]), 421_614, permit).unwrap()
+    }
+
+    /// An inquiry that was accepted.
+    fn accepted() -> Inquiry {
+        let mut inquiry = inquiry();
+        let next = inquiry.answer(Duration::ZERO, 200, br#"{"request_id":"a-1_B"}"#);
+        assert_eq!(next, Ok(Next::Wait(Duration::ZERO)), "the first poll is at once");
+        inquiry
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    #[test]
+    fn what_is_sent() {
+        let submit = inquiry();
+        let wanted = format!(
+            r#"{{"ct_tempkey":"{}","host_chain_id":421614,"permit":{{"issuer":"0x0101010101010101010101010101010101010101","expiration":1800000000,"recipient":"0x0000000000000000000000000000000000000000","validatorId":0,"validatorContract":"0x0000000000000000000000000000000000000000","sealingKey":"0x{}","issuerSignature":"0x{}","recipientSignature":"0x"}}}}"#,
+            "0a".repeat(32),
+            "02".repeat(32),
+            "05".repeat(65),
+        );
+        assert_eq!(submit.call(), Call { path: "/v2/sealoutput".into(), body: Some(&wanted) });
+        assert_eq!(accepted().call(), Call { path: "/v2/sealoutput/a-1_B".into(), body: None });
+    }
+
+    #[test]
+    fn a_value_may_come_at_once() {
+        for body in [
+            format!(r#"{{"sealed":{{{SEALED}}}}}"#),
+            format!(r#"{{"request_id":"x","status":"COMPLETED","is_succeed":true,"sealed":{{{SEALED}}},"other":[]}}"#),
+            format!(
+                "{{{}}}",
+                SEALED.replace("\"data\"", "\"sealed_data\"").replace("public_key", "ephemeral_public_key")
+            ),
+        ] {
+            let mut inquiry = inquiry();
+            assert_eq!(inquiry.answer(seconds(299), 200, body.as_bytes()), Ok(Next::Done(sealed())), "{body}");
+        }
+    }
+
+    #[test]
+    fn not_computed_is_asked_again_each_second() {
+        let mut inquiry = inquiry();
+        for at in [0, 9, 10, 60, 200, 299] {
+            assert_eq!(inquiry.answer(seconds(at), 204, b""), Ok(Next::Wait(seconds(1))), "{at}");
+            let body = br#"{"request_id":null,"status":"CT_NOT_READY"}"#;
+            assert_eq!(inquiry.answer(seconds(at), 200, body), Ok(Next::Wait(seconds(1))), "{at}");
+        }
+        assert!(inquiry.call().body.is_some(), "it is submitted again");
+        assert_eq!(inquiry.answer(seconds(300), 204, b""), Err(SealOutputError::Timeout));
+    }
+
+    #[test]
+    fn not_indexed_is_asked_again_for_ten_seconds() {
+        let mut inquiry = inquiry();
+        assert_eq!(inquiry.answer(seconds(9), 404, b"{}"), Ok(Next::Wait(seconds(1))));
+        assert_eq!(inquiry.answer(seconds(10), 404, b"{}"), Err(SealOutputError::Unknown));
+    }
+
+    #[test]
+    fn polls_slow_down_by_the_minute_and_end_after_five() {
+        let mut inquiry = accepted();
+        let body = br#"{"request_id":"a-1_B","status":"PROCESSING","submitted_at":"now"}"#;
+        for (at, wait) in [(0, 1), (59, 1), (60, 2), (179, 3), (240, 5), (298, 2), (299, 1)] {
+            assert_eq!(inquiry.answer(seconds(at), 200, body), Ok(Next::Wait(seconds(wait))), "{at}");
+        }
+        for at in [300, 301, u64::MAX] {
+            assert_eq!(inquiry.answer(seconds(at), 200, body), Err(SealOutputError::Timeout), "{at}");
+        }
+        let body = format!(r#"{{"status":"COMPLETED","sealed":{{{SEALED}}}}}"#);
+        assert_eq!(inquiry.answer(seconds(300), 200, body.as_bytes()), Ok(Next::Done(sealed())));
+    }
+
+    #[test]
+    fn a_forgotten_request_is_over() {
+        assert_eq!(accepted().answer(seconds(1), 404, b"{}"), Err(SealOutputError::Expired));
+    }
+
+    #[test]
+    fn refusals_carry_the_reason() {
+        let refused = |status, message: &str| Err(SealOutputError::Refused { status, message: message.into() });
+        for status in [301, 400, 401, 403, 429, 500, 503] {
+            let body = br#"{"error_message":"no access"}"#;
+            assert_eq!(inquiry().answer(Duration::ZERO, status, body), refused(status, "no access"));
+            assert_eq!(accepted().answer(Duration::ZERO, status, body), refused(status, "no access"));
+        }
+        for (body, message) in [
+            (r#"{"message":"expired\u001b[2J"}"#, r"expired\u{1b}[2J"),
+            (r#"{"error_message":""}"#, "no reason given"),
+            (r#"{"error_message":5}"#, "no reason given"),
+            ("<html>", "no reason given"),
+            ("", "no reason given"),
+        ] {
+            assert_eq!(inquiry().answer(Duration::ZERO, 500, body.as_bytes()), refused(500, message), "{body}");
+        }
+        let failed = br#"{"status":"COMPLETED","is_succeed":false,"error_message":"not allowed"}"#;
+        assert_eq!(accepted().answer(Duration::ZERO, 200, failed), refused(200, "not allowed"));
+        assert_eq!(inquiry().answer(Duration::ZERO, 200, failed), refused(200, "not allowed"));
+    }
+
+    #[test]
+    fn answers_of_another_form_are_refused() {
+        let short = SEALED.replacen("0,", "", 1);
+        let wide = SEALED.replacen("[1,2]", "[1,256]", 1);
+        let path = r#"{"request_id":"../decrypt"}"#.to_owned();
+        let long = format!(r#"{{"request_id":"{}"}}"#, "a".repeat(129));
+        for (member, body) in [
+            ("wanted a JSON object", String::new()),
+            ("wanted a JSON object", "[]".into()),
+            ("wanted at most 16384 bytes", " ".repeat(SEALOUTPUT_CAP + 1)),
+            ("EOF while parsing a list", format!(r#"{{"a":{}"#, "[".repeat(10_000))),
+            ("wanted request_id or a sealed value", "{}".into()),
+            ("wanted request_id or a sealed value", r#"{"sealed_data":[1],"nonce":null}"#.into()),
+            ("request_id: wanted", path),
+            ("request_id: wanted", long),
+            ("invalid length 31", format!(r#"{{"sealed":{{{short}}}}}"#)),
+            ("invalid value", format!(r#"{{"sealed":{{{wide}}}}}"#)),
+        ] {
+            let error = inquiry().answer(Duration::ZERO, 200, body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(member), "{error}");
+        }
+        for (member, body) in [
+            ("status: wanted PROCESSING or COMPLETED, got none", "{}"),
+            ("status: wanted PROCESSING or COMPLETED, got FAILED", r#"{"status":"FAILED"}"#),
+            ("completed: wanted a sealed value", r#"{"status":"COMPLETED","is_succeed":true}"#),
+        ] {
+            let error = accepted().answer(Duration::ZERO, 200, body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(member), "{error}");
+        }
+        assert!(accepted().answer(Duration::ZERO, 204, b"").is_err(), "only a submission may be too early");
+    }
 }
