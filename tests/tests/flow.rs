@@ -118,11 +118,11 @@ fn kept_evidence_verifies_offline(net: &Net) {
     let binding = Binding::parse(evidence.binding.as_bytes()).unwrap();
     let verify = |nonce: String| {
         let args = VerifyArgs {
-            evidence: file.clone(),
+            target: file.display().to_string(),
             network: Some(net.network.clone()),
             policy: None,
-            nonce,
-            audience: binding.audience.clone(),
+            nonce: Some(nonce),
+            audience: Some(binding.audience.clone()),
             purpose: "preview".into(),
             at: None,
         };

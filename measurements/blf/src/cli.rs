@@ -23,7 +23,7 @@ pub struct Cli {
 pub enum Command {
     /// Ask the network one prompt that only the appraised nodes and you can read.
     Ask(AskArgs),
-    /// Appraise a file of evidence: genuine? wanted?
+    /// Appraise a file of evidence, or a node that is asked for it: genuine? wanted?
     Verify(VerifyArgs),
     /// Print a file of evidence or a release manifest field by field; vouches for nothing.
     Show(ShowArgs),
@@ -78,21 +78,22 @@ pub struct AskArgs {
 /// `blf verify`
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// File with the evidence (`blf.evidence/v1`).
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub evidence: PathBuf,
+    /// File with the evidence (`blf.evidence/v1`), or https://HOST:PORT of a node's attested API, which is asked for fresh
+    /// evidence in a session that must end at the key named in it. No certificate authority is believed.
+    #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+    pub target: String,
     /// The network whose release, roots and profile are believed.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
     /// Appraisal policy; without it the one that `blf show --policy` prints.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
-    /// The nonce the evidence must answer, 64 hex digits.
+    /// The nonce the evidence must answer, 64 hex digits. A node is asked with a random one without it.
     #[arg(long)]
-    pub nonce: String,
-    /// The audience the evidence must name.
+    pub nonce: Option<String>,
+    /// The audience the evidence must name. A node is asked with a random account without it.
     #[arg(long)]
-    pub audience: String,
+    pub audience: Option<String>,
     /// What the evidence must be for.
     #[arg(long, default_value = "preview", value_parser = ["admission", "ionet", "preview", "session"])]
     pub purpose: String,

@@ -1,4 +1,5 @@
-//! HTTPS to a network's hosts: TLS 1.3, the profile's roots only, bounded bodies, deadlines, no redirects.
+//! HTTPS to a network's hosts and to its nodes: TLS 1.3, bounded bodies, deadlines, no redirects. Of hosts the profile's
+//! roots only are believed; whose a node's key is, its evidence says.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,11 +10,17 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::HeaderMap;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ParsedCertificate;
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use blf_evidence::Hex;
 use blf_evidence::network::Resolve;
 use blf_evidence::profile::Host;
 
@@ -24,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// One request, from the first byte sent to the last received.
 const REQUEST: Duration = Duration::from_secs(60);
 
-/// A client of one network.
+/// A client of one network, or of one node.
 pub struct Client {
     tls: TlsConnector,
     resolve: Vec<Resolve>,
@@ -37,6 +44,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// Body, bounded.
     pub body: Bytes,
+    /// With which key the session ended: SHA-256 of its SubjectPublicKeyInfo.
+    pub tls_spki_sha256: Hex<32>,
 }
 
 impl Client {
@@ -57,6 +66,23 @@ impl Client {
             .with_root_certificates(store)
             .with_no_client_auth();
         Ok(Self { tls: TlsConnector::from(Arc::new(config)), resolve })
+    }
+
+    /// A client of a node: any key will do, if the server holds it. Whoever calls compares [`Reply::tls_spki_sha256`]
+    /// with the node's evidence.
+    ///
+    /// # Errors
+    /// [`Exit::Environment`] for a provider without TLS 1.3.
+    pub fn of_node() -> Result<Self, Failure> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let held = Arc::new(Held(provider.signature_verification_algorithms));
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|e| Failure::new(Exit::Environment, "TLS", e))?
+            .dangerous() // rustls's word for any verifier of one's own
+            .with_custom_certificate_verifier(held)
+            .with_no_client_auth();
+        Ok(Self { tls: TlsConnector::from(Arc::new(config)), resolve: Vec::new() })
     }
 
     /// One request on a connection of its own; at most `cap` bytes of reply.
@@ -81,6 +107,8 @@ impl Client {
             .await
             .map_err(|_| unreachable(&"no connection within 10 s"))?
             .map_err(|e| unreachable(&e))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).and_then(spki_sha256);
+        let tls_spki_sha256 = shown.ok_or_else(|| unreachable(&"no certificate"))?;
         let failed = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, "NO_REPLY", format!("{name}{path}: {e}"));
         let exchange = async {
             let (mut sender, connection) =
@@ -97,7 +125,7 @@ impl Client {
             let status = reply.status();
             let body = Limited::new(reply.into_body(), cap).collect().await.map_err(|e| failed(&e))?.to_bytes();
             connection.abort();
-            Ok(Reply { status, body })
+            Ok(Reply { status, body, tls_spki_sha256 })
         };
         tokio::time::timeout(REQUEST, exchange).await.map_err(|_| failed(&"no reply within 60 s"))?
     }
@@ -112,4 +140,48 @@ impl Client {
         let name = ServerName::try_from(host.name.clone()).map_err(std::io::Error::other)?;
         self.tls.connect(name, stream).await
     }
+}
+
+/// Believes that a server holds the key it shows, and nothing else of it.
+#[derive(Debug)]
+struct Held(WebPkiSupportedAlgorithms);
+
+impl ServerCertVerifier for Held {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+fn spki_sha256(certificate: &CertificateDer<'_>) -> Option<Hex<32>> {
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    Some(Hex(Sha256::digest(parsed.subject_public_key_info()).into()))
 }

@@ -1,7 +1,7 @@
 //! The relying party's command: who wants to know what a node is, or to have a prompt answered that only they read.
 //!
 //! ```text
-//! blf verify   evidence → genuine? wanted? → verdict
+//! blf verify   evidence, or a node that gives it → genuine? wanted? → verdict
 //! blf show     evidence or manifest, field by field
 //! blf measure  image → measurements → release manifest
 //! blf ask      quorum → evidence of each node → seal → submit → wait → open → check
