@@ -164,14 +164,8 @@ pub fn is_cid(cid: &str) -> Result<(), CidError> {
 }
 
 async fn send<T: Tunnel>(https: &Https<T>, outgoing: Outgoing, cap: usize) -> Result<Bytes, BlobError> {
-    loop {
-        let connection = https.connect().await?;
-        let reused = connection.is_reused();
-        match https.exchange(connection, outgoing.clone(), cap).await {
-            Err(HttpError::Closed) if reused => {}
-            Ok(Reply { status: StatusCode::OK, body, .. }) => return Ok(body),
-            Ok(Reply { status, retry_after, .. }) => return Err(BlobError::Status { status, retry_after }),
-            Err(error) => return Err(error.into()),
-        }
+    match https.send(outgoing, cap).await? {
+        Reply { status: StatusCode::OK, body, .. } => Ok(body),
+        Reply { status, retry_after, .. } => Err(BlobError::Status { status, retry_after }),
     }
 }

@@ -1,7 +1,10 @@
 //! The courier: the role that speaks to the network. It holds no keys and never sees a prompt; what it carries is
 //! ciphertext and public data, and whatever it is told from outside is checked again by the vault.
 
+pub mod cofhe;
 pub mod https;
+#[cfg(not(feature = "production"))]
+pub mod legacy;
 pub mod vault;
 
 pub(crate) mod admission;
@@ -23,6 +26,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
 
 use crate::blob::Blobs;
+use crate::courier::cofhe::Cofhe;
 use crate::courier::https::{Deadlines, Https};
 use crate::courier::vault::{CallError, LinkError, Vault};
 use crate::daemon::{self, DaemonError, Node, Timings};
@@ -90,11 +94,7 @@ impl Default for Limits {
 ///
 /// # Errors
 /// [`CourierError`].
-pub fn run(
-    vault: StdUnixStream,
-    door: io::Result<OwnedFd>,
-    profile: &NetworkProfile,
-) -> Result<(), CourierError> {
+pub fn run(vault: StdUnixStream, door: io::Result<OwnedFd>, profile: &NetworkProfile) -> Result<(), CourierError> {
     vault.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -158,6 +158,9 @@ async fn speak<T: Tunnel>(
             server(profile.blob_pinning.clone()),
             identity.pinning_token.clone(),
         ),
+        cofhe: Cofhe::new(profile, server),
+        #[cfg(not(feature = "production"))]
+        legacy: legacy::Network::new(profile, vault.clone(), identity.node, server),
         vault,
         telemetry: telemetry.clone(),
         identity,

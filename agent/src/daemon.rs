@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use blf_evidence::UnixTime;
-use blf_evidence::icl::Heartbeat;
+use blf_evidence::icl::{EvidenceRequest, Heartbeat};
 use blf_evidence::telemetry::Event;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -23,8 +23,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::backoff::{Backoff, below, jitter};
 use crate::blob::Blobs;
+use crate::courier::cofhe::Cofhe;
 use crate::courier::evidence::Requests;
-use crate::courier::jobs::Jobs;
+use crate::courier::jobs::{Jobs, Offer};
+#[cfg(not(feature = "production"))]
+use crate::courier::legacy;
 use crate::courier::vault::{CallError, Vault};
 use crate::courier::{admission, evidence};
 use crate::frames::{Identity, ToVault};
@@ -70,6 +73,11 @@ pub struct Node<T> {
     pub icl: Icl<T>,
     /// Sealed prompts and answers.
     pub blobs: Blobs<T>,
+    /// What holds prompt keys for the chain, if the profile knows it.
+    pub cofhe: Option<Cofhe<T>>,
+    /// The existing network, if that is what the profile says.
+    #[cfg(not(feature = "production"))]
+    pub legacy: Option<legacy::Network<T>>,
     /// Keys, evidence, inference.
     pub vault: Vault,
     /// What may be said.
@@ -109,6 +117,8 @@ pub enum DaemonError {
     Vault(#[from] CallError),
 }
 
+/// How often a lack of new assignments is mentioned.
+const QUIET: Duration = Duration::from_secs(60);
 /// How long the vault may take to power off.
 const POWER_OFF: Duration = Duration::from_secs(30);
 /// How long the last events may take to the host.
@@ -156,7 +166,7 @@ pub async fn run<T: Tunnel>(node: Arc<Node<T>>, stop: watch::Receiver<bool>) -> 
     drained?;
 
     if node.admission.borrow().is_some() {
-        let last = timeout(node.timings.hand_back, node.icl.heartbeat(&node.heartbeat(true))).await;
+        let last = timeout(node.timings.hand_back, node.heartbeat(true)).await;
         if let Ok(Err(error)) = last {
             node.telemetry.trouble(&error.code(), Duration::ZERO);
         }
@@ -224,6 +234,13 @@ impl<T: Tunnel> Node<T> {
     pub(crate) fn renew(&self) {
         self.icl.renew();
         self.blobs.renew();
+        if let Some(cofhe) = &self.cofhe {
+            cofhe.renew();
+        }
+        #[cfg(not(feature = "production"))]
+        if let Some(network) = &self.legacy {
+            network.renew();
+        }
     }
 
     /// When `time` will be, by the lower bound of now.
@@ -233,8 +250,36 @@ impl<T: Tunnel> Node<T> {
         Instant::now() + Duration::from_secs(left)
     }
 
-    fn heartbeat(&self, stopping: bool) -> Heartbeat {
-        Heartbeat { node_address: self.identity.node, stopping, timestamp: self.clock.now() }
+    /// Whether the ICL is a strict one: it takes jobs back and relays nonces.
+    pub(crate) fn is_strict(&self) -> bool {
+        #[cfg(not(feature = "production"))]
+        if self.legacy.is_some() {
+            return false;
+        }
+        true
+    }
+
+    async fn heartbeat(&self, stopping: bool) -> Result<(), IclError> {
+        #[cfg(not(feature = "production"))]
+        if let Some(network) = &self.legacy {
+            return network.icl.heartbeat().await;
+        }
+        let heartbeat = Heartbeat { node_address: self.identity.node, stopping, timestamp: self.clock.now() };
+        self.icl.heartbeat(&heartbeat).await.map(drop)
+    }
+
+    /// Asks what waits: jobs, and users who want evidence.
+    async fn poll(&self) -> Result<(Vec<Offer>, Vec<EvidenceRequest>), IclError> {
+        #[cfg(not(feature = "production"))]
+        if let Some(network) = &self.legacy {
+            let waiting = network.icl.assignments().await?;
+            if waiting.malformed > 0 {
+                self.telemetry.trouble("ASSIGNMENT_MALFORMED", self.timings.poll);
+            }
+            return Ok((waiting.good.into_iter().map(Offer::Legacy).collect(), Vec::new()));
+        }
+        let waiting = self.icl.assignments().await?;
+        Ok((waiting.assignments.into_iter().map(Offer::Strict).collect(), waiting.evidence_requests))
     }
 }
 
@@ -244,8 +289,8 @@ async fn heartbeats<T: Tunnel>(node: Arc<Node<T>>, mut stop: watch::Receiver<boo
     loop {
         let admitted = node.admitted().await;
         let stopping = *stop.borrow_and_update();
-        let wait = match node.icl.heartbeat(&node.heartbeat(stopping)).await {
-            Ok(_) => {
+        let wait = match node.heartbeat(stopping).await {
+            Ok(()) => {
                 if backoff.succeeded() {
                     node.back.notify_waiters();
                 }
@@ -270,12 +315,13 @@ async fn assignments<T: Tunnel>(
     let mut jobs = Jobs::new(Arc::clone(node), stop.clone());
     let mut backoff = Backoff::new(node.timings.least, node.timings.most);
     let mut wait = Duration::ZERO;
+    let mut quiet = Instant::now();
     loop {
         let pause = wait;
         let mut poll = std::pin::pin!(async {
             node.pause(pause).await;
             let admitted = node.admitted().await;
-            (admitted, node.icl.assignments().await)
+            (admitted, node.poll().await)
         });
         let (admitted, polled) = loop {
             tokio::select! {
@@ -289,10 +335,17 @@ async fn assignments<T: Tunnel>(
             }
         };
         wait = match polled {
-            Ok(waiting) => {
+            Ok((offers, requests)) => {
                 backoff.succeeded();
-                waiting.evidence_requests.into_iter().for_each(|request| evidence.push(request));
-                waiting.assignments.into_iter().for_each(|wire| jobs.take(wire));
+                requests.into_iter().for_each(|request| evidence.push(request));
+                let new = offers.into_iter().filter_map(|offer| jobs.take(offer).then_some(())).count();
+                if new > 0 {
+                    node.telemetry.say(Event::Assignments { count: u32::try_from(new).unwrap_or(u32::MAX) });
+                    quiet = Instant::now();
+                } else if quiet.elapsed() >= QUIET {
+                    node.telemetry.say(Event::NoAssignments { seconds: QUIET.as_secs() });
+                    quiet = Instant::now();
+                }
                 jitter(node.timings.poll)
             }
             Err(error) => trouble(node, &error, admitted, &mut backoff),
@@ -348,6 +401,9 @@ pub(crate) mod tests {
         Arc::new(Node {
             icl: Icl::new(server(&profile.icl), vault.clone(), node),
             blobs: Blobs::new(server(&profile.blob_gateway), server(&profile.blob_pinning), String::new()),
+            cofhe: None,
+            #[cfg(not(feature = "production"))]
+            legacy: None,
             vault,
             telemetry: Telemetry::default(),
             identity: Identity {

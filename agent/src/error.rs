@@ -1,6 +1,7 @@
 //! Why the vault refuses, sorted by whose fault it is. Each error has a stable code; none carries content.
 
 use blf_bridge::OpenError;
+use blf_bridge::cofhe::PublishError;
 use blf_bridge::prompt::PromptError;
 use blf_bridge::release::ReleaseError;
 use blf_evidence::json::JsonError;
@@ -72,6 +73,9 @@ pub enum IclError {
 /// Ourselves.
 #[derive(Debug, thiserror::Error)]
 pub enum InternalError {
+    /// A request of our own is longer than any that we write.
+    #[error("request body: wanted at most 64 KiB")]
+    Body,
     /// Too much at once.
     #[error("busy: wanted at most {max} at once")]
     Busy {
@@ -93,6 +97,9 @@ pub enum InternalError {
     /// Evidence of this purpose is not the courier's to ask for.
     #[error("purpose: wanted admission or preview")]
     Purpose,
+    /// The measured profile has another protocol.
+    #[error("protocol: wanted one of the measured profile")]
+    Protocol,
     /// Not the TLS key that evidence names now.
     #[error("tls key: wanted the one that evidence names, got another")]
     TlsKey,
@@ -107,6 +114,9 @@ pub enum JobError {
     /// The answer cannot be sealed.
     #[error("answer: {0}")]
     Answer(OpenError),
+    /// CoFHE's share came and the context names none, or the other way round.
+    #[error("cofhe: wanted boxes exactly if the context names a share")]
+    Boxes,
     /// The context is not a job context.
     #[error(transparent)]
     Context(JsonError),
@@ -118,6 +128,9 @@ pub enum JobError {
         /// Now.
         now: UnixTime,
     },
+    /// Storing the output key would cost more than it may, or was tried too often.
+    #[error("transaction: wanted at most 10000000 gas, 0.01 ether and 3 attempts")]
+    Fee,
     /// The job accepts other releases than this guest.
     #[error("measurements: wanted {ours} among them")]
     Measurement {
@@ -130,15 +143,24 @@ pub enum JobError {
         /// Digest of the manifest that the job names.
         got: Hex<32>,
     },
+    /// The measured profile does not say where CoFHE is.
+    #[error("cofhe: the network profile has none")]
+    NoCofhe,
     /// The prompt is not for this job, or does not open.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The output key cannot be encrypted.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// The share does not open.
     #[error(transparent)]
     Release(#[from] ReleaseError),
     /// A result for this job was made, or begun, before.
     #[error("job: ran before on this node")]
     Repeated,
+    /// CoFHE sealed to a key that this node does not hold (any more), or not to the one of the share.
+    #[error("cofhe: sealed to a key that this job does not have")]
+    SealingKey,
     /// The node has run as many jobs as it remembers; it must start anew.
     #[error("job: this boot has run its {max} jobs")]
     Spent {
@@ -153,6 +175,9 @@ pub enum JobError {
         /// What came.
         got: u32,
     },
+    /// The job names a model by an id that this guest does not hold.
+    #[error("model: unknown id")]
+    UnknownModel,
     /// No such job waits to be revealed, or it was revealed before, or the node has the other role.
     #[error("job: nothing to reveal in this role")]
     NotCommitted,
@@ -174,12 +199,14 @@ impl VaultError {
                 IclError::Time(error) => error.code(),
             },
             Self::Internal(error) => match error {
+                InternalError::Body => "REQUEST_BODY",
                 InternalError::Busy { .. } => "BUSY",
                 InternalError::Document(_) => "DOCUMENT",
                 InternalError::Frame(_) => "FRAME",
                 InternalError::Panicked => "PANICKED",
                 InternalError::Path => "REQUEST_PATH",
                 InternalError::Purpose => "PURPOSE",
+                InternalError::Protocol => "PROTOCOL",
                 InternalError::TlsKey => "TLS_KEY",
                 InternalError::Wiped => "WIPED",
             },
@@ -194,10 +221,13 @@ impl JobError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Answer(_) => "ANSWER_SEAL",
+            Self::Boxes => "JOB_BOXES",
             Self::Context(_) => "JOB_CONTEXT",
             Self::Expired { .. } => "JOB_EXPIRED",
+            Self::Fee => "TRANSACTION_FEE",
             Self::Measurement { .. } => "JOB_MEASUREMENT",
             Self::Model { .. } => "JOB_MODEL",
+            Self::NoCofhe => "NO_COFHE",
             Self::NotCommitted => "JOB_NOT_COMMITTED",
             Self::Prompt(error) => match error {
                 PromptError::Context => "PROMPT_CONTEXT",
@@ -206,6 +236,8 @@ impl JobError {
                 PromptError::Open(_) => "PROMPT_FORM",
                 PromptError::Text => "PROMPT_TEXT",
             },
+            Self::Publish(PublishError::NotBuilt) => "NO_TFHE_INPUTS",
+            Self::Publish(_) => "KEY_PUBLISH",
             Self::Release(error) => match error {
                 ReleaseError::Key { .. } => "SHARE_KEY",
                 ReleaseError::Node { .. } => "SHARE_NODE",
@@ -213,8 +245,10 @@ impl JobError {
                 ReleaseError::Unseal { .. } => "COFHE_SEAL",
             },
             Self::Repeated => "JOB_REPEATED",
+            Self::SealingKey => "SEALING_KEY",
             Self::Spent { .. } => "JOBS_SPENT",
             Self::Tokens { .. } => "JOB_TOKENS",
+            Self::UnknownModel => "MODEL_UNKNOWN",
         }
     }
 }

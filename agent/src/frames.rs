@@ -11,6 +11,7 @@
 //!
 //! Prompts and answers exist in frames between vault and engine only, and their buffers are zeroized.
 
+use blf_bridge::cofhe::{Permission, Sealed};
 use blf_evidence::eip191::Signature;
 use blf_evidence::icl::{LeaderResult, Time, VerifierResult};
 use blf_evidence::job::{Role, Share};
@@ -89,8 +90,15 @@ pub enum ToVault {
         role: Role,
         /// This node's share.
         share: Share,
+        /// CoFHE's share, for a job whose context names one.
+        boxes: Option<Boxes>,
         /// The sealed prompt, already checked against its CID.
         blob: Vec<u8>,
+    },
+    /// A permit of the node for itself: what CoFHE opens for the node, it seals to this guest. → [`FromVault::Permit`]
+    Permit {
+        /// The generation of keys whose sealing key it names, by its HPKE key; the certified one if none.
+        hpke: Option<Hex<32>>,
     },
     /// The leader's result, once all committed. → [`FromVault::Leader`]
     RevealLeader {
@@ -120,6 +128,20 @@ pub enum ToVault {
         /// What the handshake was so far; all else that is signed is the vault's own.
         transcript: TranscriptHash,
     },
+    /// For the existing network. → [`FromVault::Legacy`], or [`FromVault::Done`]
+    #[cfg(not(feature = "production"))]
+    Legacy(crate::legacy::frames::Ask),
+}
+
+/// The halves of a key, sealed by CoFHE.
+#[derive(Serialize, Deserialize)]
+pub struct Boxes {
+    /// To which key: the permit's.
+    pub sealing: Hex<32>,
+    /// The first 16 bytes.
+    pub high: Sealed,
+    /// The last 16 bytes.
+    pub low: Sealed,
 }
 
 /// What the vault answers.
@@ -166,6 +188,8 @@ pub enum FromVault {
         /// Now, by the vault's clock.
         now: UnixTime,
     },
+    /// A permit for the threshold network.
+    Permit(Permission),
     /// The model has run.
     Committed {
         /// For `/internal/task/commit`.
@@ -188,6 +212,9 @@ pub enum FromVault {
     },
     /// ECDSA with P-256 and SHA-256, DER.
     TlsSignature(Vec<u8>),
+    /// For the existing network.
+    #[cfg(not(feature = "production"))]
+    Legacy(crate::legacy::frames::Told),
 }
 
 /// What the courier needs to know to speak for the node.

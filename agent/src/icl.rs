@@ -93,16 +93,8 @@ impl<T: Tunnel> Icl<T> {
     /// [`IclError`], here and below.
     pub async fn time(&self, nonce: &Hex<32>) -> Result<Time, IclError> {
         let path = format!("/internal/time?nonce={nonce}");
-        loop {
-            let connection = self.https.connect().await?;
-            let reused = connection.is_reused();
-            let outgoing =
-                Outgoing { method: hyper::Method::GET, path: path.clone(), headers: vec![], body: Bytes::new() };
-            match self.https.exchange(connection, outgoing, BODY_CAP).await {
-                Err(HttpError::Closed) if reused => {}
-                reply => return parse("time", reply?),
-            }
-        }
+        let outgoing = Outgoing { method: hyper::Method::GET, path, headers: vec![], body: Bytes::new() };
+        parse("time", self.https.send(outgoing, BODY_CAP).await?)
     }
 
     /// A challenge for admission.
@@ -316,12 +308,17 @@ impl IclError {
 }
 
 fn parse<R: DeserializeOwned>(what: &'static str, reply: Reply) -> Result<R, IclError> {
-    let Reply { status, retry_after, body } = reply;
-    if status == StatusCode::OK {
-        return json::parse(what, &body, BODY_CAP).map_err(|e| IclError::Malformed(e.to_string()));
+    if reply.status == StatusCode::OK {
+        return json::parse(what, &reply.body, BODY_CAP).map_err(|e| IclError::Malformed(e.to_string()));
     }
+    Err(refused(reply))
+}
+
+/// Reads a refusal.
+pub(crate) fn refused(reply: Reply) -> IclError {
+    let Reply { status, retry_after, body } = reply;
     // A refusal without our code is one all the same: from a proxy, or from another ICL.
     let code = json::parse::<Refusal>("refusal", &body, BODY_CAP)
         .map_or_else(|_| format!("HTTP_{}", status.as_u16()), |refusal| refusal.code);
-    Err(IclError::Refused { status, code, retry_after })
+    IclError::Refused { status, code, retry_after }
 }

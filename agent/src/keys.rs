@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use blf_bridge::cofhe::SealingKey;
 use blf_bridge::{HpkeKey, Key};
 use blf_evidence::eip191::{Signature, address};
 use blf_evidence::statement;
@@ -37,17 +38,17 @@ pub struct NodeKey {
 pub struct Generation {
     response: Box<SigningKey>,
     hpke: HpkeKey,
-    /// X25519, to which CoFHE seals; the bridge that will open what is sealed owns the private half.
-    _cofhe_sealing: HpkeKey,
+    /// To which CoFHE seals.
+    cofhe_sealing: SealingKey,
     /// For the attested API.
     tls: TlsKey,
     public: statement::Keys,
 }
 
-/// A generation and the certificate that vouches for it.
+/// A generation and the end of the certificate that vouches for it.
 struct Held {
     generation: Arc<Generation>,
-    certified: Certified,
+    not_after: UnixTime,
 }
 
 impl Keys {
@@ -103,32 +104,54 @@ impl Keys {
         if *certified.keys() != self.next.public {
             return Err(IclError::NotCertified.into());
         }
+        Ok(self.promote_until(certified.not_after())?)
+    }
+
+    /// Makes the next generation current until then, on the word of a coordinator that certifies no keys.
+    ///
+    /// # Errors
+    /// [`HardwareError::Randomness`]; nothing changes then.
+    #[cfg(not(feature = "production"))]
+    pub fn promote_unproved(&mut self, not_after: UnixTime) -> Result<(), HardwareError> {
+        self.promote_until(not_after)
+    }
+
+    fn promote_until(&mut self, not_after: UnixTime) -> Result<(), HardwareError> {
         let after = Generation::generate(self.node.address)?;
         let generation = Arc::new(std::mem::replace(&mut self.next, after));
-        self.previous = self.current.replace(Held { generation, certified });
+        self.previous = self.current.replace(Held { generation, not_after });
         Ok(())
     }
 
-    /// The certificate in force.
+    /// The generation whose certificate is in force, of several the last.
     ///
     /// # Errors
     /// [`IclError::NotCertified`].
-    pub fn certified(&self, now: UnixTime) -> Result<&Certified, IclError> {
-        let held = self.current.as_ref().filter(|held| now < held.certified.not_after());
-        Ok(&held.ok_or(IclError::NotCertified)?.certified)
+    pub fn certified(&self, now: UnixTime) -> Result<&Generation, IclError> {
+        let held = self.current.as_ref().filter(|held| now < held.not_after);
+        Ok(&held.ok_or(IclError::NotCertified)?.generation)
     }
 
     /// The generation with this HPKE key, while its certificate is in force.
     pub fn holding(&mut self, hpke: &Hex<32>, now: UnixTime) -> Option<Arc<Generation>> {
+        self.find(now, |public| public.hpke == *hpke)
+    }
+
+    /// The generation with this sealing key, while its certificate is in force.
+    pub fn sealing(&mut self, sealing: &Hex<32>, now: UnixTime) -> Option<Arc<Generation>> {
+        self.find(now, |public| public.cofhe_sealing == *sealing)
+    }
+
+    fn find(&mut self, now: UnixTime, wanted: impl Fn(&statement::Keys) -> bool) -> Option<Arc<Generation>> {
         self.expire(now);
         let held = [&self.current, &self.previous].into_iter().flatten();
-        held.map(|held| &held.generation).find(|generation| generation.public.hpke == *hpke).map(Arc::clone)
+        held.map(|held| &held.generation).find(|generation| wanted(&generation.public)).map(Arc::clone)
     }
 
     /// Forgets every generation whose certificate has ended.
     pub fn expire(&mut self, now: UnixTime) {
         for held in [&mut self.current, &mut self.previous] {
-            drop(held.take_if(|held| now >= held.certified.not_after()));
+            drop(held.take_if(|held| now >= held.not_after));
         }
     }
 }
@@ -139,9 +162,14 @@ impl NodeKey {
         self.address
     }
 
-    /// Signs (EIP-191). The caller has built `text` from a fixed form that begins with a label.
-    pub fn sign(&self, text: &str) -> Signature {
-        Signature::sign(&self.key, text.as_bytes())
+    /// Signs (EIP-191). The caller has built `text` from a fixed form.
+    pub fn sign(&self, text: impl AsRef<[u8]>) -> Signature {
+        Signature::sign(&self.key, text.as_ref())
+    }
+
+    /// Signs the digest of a permit (EIP-712) or of a transaction (EIP-1559), which the caller has built.
+    pub fn sign_digest(&self, digest: &[u8; 32]) -> Signature {
+        Signature::sign_digest(&self.key, digest)
     }
 }
 
@@ -150,7 +178,7 @@ impl Generation {
         let random = |_| HardwareError::Randomness;
         let response = secp256k1()?;
         let hpke = HpkeKey::generate().map_err(random)?;
-        let cofhe_sealing = HpkeKey::generate().map_err(random)?;
+        let cofhe_sealing = SealingKey::generate().map_err(random)?;
         let tls = TlsKey::generate()?;
         let public = statement::Keys {
             cofhe_sealing: cofhe_sealing.public(),
@@ -159,7 +187,7 @@ impl Generation {
             response: address(response.verifying_key()),
             tls_spki_sha256: tls.spki_sha256(),
         };
-        Ok(Self { response, hpke, _cofhe_sealing: cofhe_sealing, tls, public })
+        Ok(Self { response, hpke, cofhe_sealing, tls, public })
     }
 
     /// The public halves.
@@ -170,6 +198,11 @@ impl Generation {
     /// The key to which shares are sealed.
     pub fn hpke(&self) -> &HpkeKey {
         &self.hpke
+    }
+
+    /// The key to which CoFHE seals.
+    pub fn sealing(&self) -> &SealingKey {
+        &self.cofhe_sealing
     }
 
     /// Signs an answer or a verdict (EIP-191).

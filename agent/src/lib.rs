@@ -36,6 +36,8 @@ pub mod icl;
 pub mod inbound;
 pub mod job;
 pub mod keys;
+#[cfg(not(feature = "production"))]
+pub mod legacy;
 pub mod profile;
 pub mod prompt;
 pub mod release;

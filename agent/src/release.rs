@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use blf_bridge::Key;
-use blf_bridge::release::{HpkeRelease, KeyRelease as _, ReleaseError};
+use blf_bridge::release::{CofheRelease, HpkeRelease, Joined, KeyRelease as _, ReleaseError};
 use blf_evidence::job::{JobContext, Role, Share};
 use blf_evidence::{Address, Hex, UnixTime};
 
 use crate::error::JobError;
+use crate::frames::Boxes;
 use crate::keys::Generation;
 
 /// What this node is, as far as a job can ask for it.
@@ -52,7 +53,7 @@ pub struct Task {
 }
 
 /// A job that this node, release and model may do now.
-pub struct Claim(Task, Share);
+pub struct Claim(Task, Share, Option<Boxes>);
 
 /// The key of the sealed prompt.
 pub struct PromptKey(Task, Key);
@@ -69,6 +70,7 @@ impl Claim {
         role: Role,
         text: String,
         share: Share,
+        boxes: Option<Boxes>,
         holding: impl FnOnce(&Hex<32>) -> Option<Arc<Generation>>,
     ) -> Result<Self, JobError> {
         let context = JobContext::parse(text.as_bytes()).map_err(JobError::Context)?;
@@ -87,7 +89,13 @@ impl Claim {
             return Err(ReleaseError::Node { wanted: facts.node, got: share.node }.into());
         }
         let generation = holding(&share.hpke).ok_or(ReleaseError::Key { got: share.hpke })?;
-        Ok(Self(Task { context, text, role, node: facts.node, generation }, share))
+        if context.cofhe.is_some() != boxes.is_some() {
+            return Err(JobError::Boxes);
+        }
+        if boxes.as_ref().is_some_and(|boxes| boxes.sealing != generation.sealing().public()) {
+            return Err(JobError::SealingKey);
+        }
+        Ok(Self(Task { context, text, role, node: facts.node, generation }, share, boxes))
     }
 
     /// The job.
@@ -95,14 +103,21 @@ impl Claim {
         self.0.context.job_id
     }
 
-    /// Opens the share, which is bound to this node and to every byte of the context.
+    /// Opens the share, which is bound to this node and to every byte of the context; with CoFHE's share for another half
+    /// where the context asks for both.
     ///
     /// # Errors
     /// [`JobError::Release`].
     pub fn release(self) -> Result<PromptKey, JobError> {
-        let Self(task, share) = self;
+        let Self(task, share, boxes) = self;
         let keys = std::slice::from_ref(task.generation.hpke());
-        let key = HpkeRelease { node: task.node, keys, share: &share, context: &task.text }.release()?;
+        let hpke = HpkeRelease { node: task.node, keys, share: &share, context: &task.text };
+        let key = match &boxes {
+            None => hpke.release()?,
+            Some(Boxes { high, low, .. }) => {
+                Joined(hpke, CofheRelease { key: task.generation.sealing(), high, low }).release()?
+            }
+        };
         Ok(PromptKey(task, key))
     }
 }

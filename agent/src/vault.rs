@@ -1,14 +1,17 @@
 //! The vault: holds every key, and does what the courier asks if it may be done.
 //!
-//! It believes nothing that comes in a frame. What it signs has one of five labelled forms: a request to the measured ICL,
-//! a binding, an answer, a verdict, a TLS server's CertificateVerify. What it opens was sealed to it for a job that passes
-//! every check of `release.rs`.
+//! It believes nothing that comes in a frame. What it signs has one of six labelled forms: a request to the measured ICL,
+//! a binding, an answer, a verdict, a permit for CoFHE, a TLS server's CertificateVerify. What it opens was sealed to it for
+//! a job that passes every check of `release.rs`. What it does for the existing network is in `vault/legacy.rs`.
 //!
 //! A compromised courier can have any request to `/internal/` signed with the node key, and so claim, commit and fail in the
 //! node's name, or keep back what it is given. The response key signs only the answer that the engine computed, or a verdict
 //! on whether what it computed is what the leader committed to.
 //!
 //! Also without booting: [`Vault::new`] takes its parts, [`Vault::serve`] one end of a socket.
+
+#[cfg(not(feature = "production"))]
+mod legacy;
 
 use std::collections::{HashMap, HashSet};
 use std::net::Shutdown;
@@ -18,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use blf_bridge::cofhe::{Domain, Permission};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA};
 use blf_evidence::config::{Credentials, PublicConfig};
 use blf_evidence::eip191::{Signature, request_text};
@@ -36,13 +40,15 @@ use crate::clock::Clock;
 use crate::commitment::Commitment;
 use crate::engine::Engine;
 use crate::error::{HardwareError, IclError, InternalError, JobError, VaultError};
-use crate::frames::{FromVault, Identity, Method, ToVault, UNASKED};
+use crate::frames::{Boxes, FromVault, Identity, Method, ToVault, UNASKED};
 use crate::job;
 use crate::keys::Keys;
 use crate::release::{Claim, Facts, HeldModel};
 
 /// How long a binding says something, in seconds.
 const BINDING_LIFETIME: u64 = 60 * 60;
+/// How long a permit for CoFHE is good, in seconds: access cannot be taken back, so it ends soon.
+const PERMIT_LIFETIME: u64 = 60 * 60;
 /// `not_after` while no time was authenticated: the largest that JSON carries. The nonce alone makes such evidence fresh.
 const NO_END: UnixTime = UnixTime((1 << 53) - 1);
 /// Jobs that a boot remembers having run; then it runs no more.
@@ -155,6 +161,9 @@ struct State {
     /// Jobs whose model is running.
     running: HashSet<Hex<32>>,
     committed: HashMap<Hex<32>, Commitment>,
+    /// Jobs of the existing network between their answer and their end.
+    #[cfg(not(feature = "production"))]
+    legacy: HashMap<Hex<32>, crate::legacy::job::Done>,
 }
 
 type Writer = Arc<Mutex<UnixStream>>;
@@ -198,6 +207,8 @@ impl Vault {
                 begun: HashSet::new(),
                 running: HashSet::new(),
                 committed: HashMap::new(),
+                #[cfg(not(feature = "production"))]
+                legacy: HashMap::new(),
             }),
             boot_events: Mutex::default(),
             courier: Mutex::default(),
@@ -242,6 +253,8 @@ impl Vault {
                 ToVault::Run { .. } | ToVault::Attest { .. } | ToVault::Enrolment | ToVault::Activate { .. } => {
                     self.spawn(&writer, id, request);
                 }
+                #[cfg(not(feature = "production"))]
+                ToVault::Legacy(crate::legacy::frames::Ask::Run(_)) => self.spawn(&writer, id, request),
                 quick => reply(&writer, id, &self.handle(quick)),
             }
         };
@@ -264,6 +277,8 @@ impl Vault {
         let mut state = lock(&self.state);
         state.keys = None;
         state.committed.clear();
+        #[cfg(not(feature = "production"))]
+        state.legacy.clear();
     }
 
     /// Does what one request asks.
@@ -374,14 +389,20 @@ impl Vault {
             }
             ToVault::Attest { purpose, audience, nonce } => self.attest(purpose, audience, nonce),
             ToVault::Certificate { certificate, signature } => self.certify(&certificate, &signature),
-            ToVault::Run { context, role, share, blob } => self.run(context, role, share, &blob),
+            ToVault::Permit { hpke } => self.permit(hpke),
+            ToVault::Run { context, role, share, boxes, blob } => self.run(context, role, share, boxes, &blob),
+            #[cfg(not(feature = "production"))]
+            ToVault::Legacy(ask) => self.legacy(ask),
             ToVault::RevealLeader { job } => Ok(FromVault::Leader(self.take(&job, Role::Leader)?.reveal_leader()?)),
             ToVault::RevealVerifier { job, leader_commitment } => {
                 let commitment = self.take(&job, Role::Verifier)?;
                 Ok(FromVault::Verifier(commitment.reveal_verifier(&leader_commitment)?))
             }
             ToVault::Forget { job } => {
-                lock(&self.state).committed.remove(&job);
+                let mut state = lock(&self.state);
+                state.committed.remove(&job);
+                #[cfg(not(feature = "production"))]
+                state.legacy.remove(&job);
                 Ok(FromVault::Done)
             }
             ToVault::PowerOff => {
@@ -473,9 +494,40 @@ impl Vault {
         Ok(FromVault::Certified { tier, not_after, now: self.clock.now() })
     }
 
-    fn run(&self, context: String, role: Role, share: Share, blob: &[u8]) -> Result<FromVault, VaultError> {
+    /// A permit of the node for itself (CoFHE, `PermissionedV2`), under the measured ACL and for at most an hour. What it
+    /// opens is sealed to a key that never leaves the vault, so it is of no use to whoever else holds it.
+    fn permit(&self, hpke: Option<Hex<32>>) -> Result<FromVault, VaultError> {
+        let cofhe = self.profile.cofhe.as_ref().ok_or(JobError::NoCofhe)?;
+        let domain = Domain {
+            chain_id: self.profile.chain_id,
+            name: cofhe.acl_name.clone(),
+            verifying_contract: cofhe.acl,
+            version: cofhe.acl_version.clone(),
+        };
         let now = self.clock.now();
-        let claim = self.admit(context, role, share, now)?;
+        self.with_keys(|keys| {
+            keys.certified(now)?;
+            let sealing = match hpke {
+                None => keys.certified(now)?.sealing().public(),
+                Some(hpke) => keys.holding(&hpke, now).ok_or(JobError::SealingKey)?.sealing().public(),
+            };
+            let node = keys.node();
+            let expiration = now.plus(PERMIT_LIFETIME);
+            let sign = |digest: &[u8; 32]| node.sign_digest(digest);
+            Ok(FromVault::Permit(Permission::issue_self(&domain, node.address(), expiration, sealing, sign)))
+        })
+    }
+
+    fn run(
+        &self,
+        context: String,
+        role: Role,
+        share: Share,
+        boxes: Option<Boxes>,
+        blob: &[u8],
+    ) -> Result<FromVault, VaultError> {
+        let now = self.clock.now();
+        let claim = self.admit(context, role, share, boxes, now)?;
         let job = claim.job();
         // Also when the job panics, else two panics would leave no room for any other job.
         let _running = Running { vault: self, job };
@@ -496,24 +548,24 @@ impl Vault {
     }
 
     /// Lets a job begin, once.
-    fn admit(&self, context: String, role: Role, share: Share, now: UnixTime) -> Result<Claim, VaultError> {
+    fn admit(
+        &self,
+        context: String,
+        role: Role,
+        share: Share,
+        boxes: Option<Boxes>,
+        now: UnixTime,
+    ) -> Result<Claim, VaultError> {
         let mut state = lock(&self.state);
-        let State { keys, begun, running, committed, .. } = &mut *state;
+        let State { keys, running, committed, .. } = &mut *state;
         let keys = keys.as_mut().ok_or(InternalError::Wiped)?;
         keys.certified(now)?;
         committed.retain(|_, commitment| now < commitment.not_after());
         if running.len() >= self.max_jobs || committed.len() >= COMMITTED_CAP {
             return Err(InternalError::Busy { max: self.max_jobs }.into());
         }
-        let claim = Claim::check(&self.facts, now, role, context, share, |hpke| keys.holding(hpke, now))?;
-        if begun.contains(&claim.job()) {
-            return Err(JobError::Repeated.into());
-        }
-        if begun.len() >= JOBS_CAP {
-            return Err(JobError::Spent { max: JOBS_CAP }.into());
-        }
-        begun.insert(claim.job());
-        running.insert(claim.job());
+        let claim = Claim::check(&self.facts, now, role, context, share, boxes, |hpke| keys.holding(hpke, now))?;
+        state.begin(claim.job())?;
         Ok(claim)
     }
 
@@ -583,6 +635,21 @@ impl Vault {
             self.wipe();
         }
         again
+    }
+}
+
+impl State {
+    /// Notes that a job is run, once in a boot, in whichever role.
+    fn begin(&mut self, job: Hex<32>) -> Result<(), JobError> {
+        if self.begun.contains(&job) {
+            return Err(JobError::Repeated);
+        }
+        if self.begun.len() >= JOBS_CAP {
+            return Err(JobError::Spent { max: JOBS_CAP });
+        }
+        self.begun.insert(job);
+        self.running.insert(job);
+        Ok(())
     }
 }
 

@@ -10,12 +10,13 @@ use blf_agent::attester::AttestError;
 use blf_agent::channel;
 use blf_agent::clock::Clock;
 use blf_agent::engine::{Engine, EngineError};
-use blf_agent::frames::{self, FromVault, Identity, Method, ToVault};
+use blf_agent::frames::{self, Boxes, FromVault, Identity, Method, ToVault};
 use blf_agent::inbound::key::TranscriptHash;
 use blf_agent::keys::Keys;
 use blf_agent::profile;
 use blf_agent::release::HeldModel;
 use blf_agent::vault::{AttestingEnvironment, Ended, Enrolment, Parts, Vault};
+use blf_bridge::cofhe::split;
 use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
 use blf_bridge::{HpkeKey, Key, Secret, commitment};
@@ -23,7 +24,7 @@ use blf_evidence::bundle::{Evidence, PCRS, Platform, TpmEvidence};
 use blf_evidence::config::Credentials;
 use blf_evidence::eip191::{Signature, address, request_text};
 use blf_evidence::icl::{Certificate, Time};
-use blf_evidence::job::{JobContext, Role, Share, Verdict};
+use blf_evidence::job::{CofheShare, JobContext, Role, Share, Verdict};
 use blf_evidence::json;
 use blf_evidence::statement::{Binding, Purpose, Statement};
 use blf_evidence::{Address, Base64, Hex, UnixTime};
@@ -225,7 +226,7 @@ impl World {
 
     fn run(&self, job: &Job, role: Role) -> Result<(Hex<32>, Sealed), String> {
         let (context, share, blob) = (job.text.clone(), job.share.clone(), job.blob.clone());
-        match self.ask(ToVault::Run { context, role, share, blob })? {
+        match self.ask(ToVault::Run { context, role, share, boxes: None, blob })? {
             FromVault::Committed { commit, sealed_answer } => Ok((commit, sealed_answer)),
             _ => panic!(),
         }
@@ -240,6 +241,44 @@ impl World {
 fn sha256(bytes: &[u8]) -> Hex<32> {
     use sha2::Digest as _;
     Hex(sha2::Sha256::digest(bytes).into())
+}
+
+#[test]
+fn a_key_of_two_shares_takes_both() {
+    let world = World::certified();
+    let handles = CofheShare { high: Hex([1; 32]), low: Hex([2; 32]) };
+    let mut job = world.job_with("what is 2+2?", |context| context.cofhe = Some(handles));
+    let hpke = job.share.hpke;
+    let permit = |hpke| match world.ask(ToVault::Permit { hpke }) {
+        Ok(FromVault::Permit(permit)) => Ok(Hex(permit.sealing_key)),
+        Err(code) => Err(code),
+        Ok(_) => panic!(),
+    };
+    let sealing = permit(Some(hpke)).unwrap();
+    assert_eq!(permit(None).unwrap(), sealing);
+    assert_eq!(permit(Some(Hex([7; 32]))).err().unwrap(), "SEALING_KEY");
+
+    // The prompt key is that of the job; CoFHE has one share of it, the node's HPKE share the other.
+    let cofhe = Key::random().unwrap();
+    job.share = seal_share(&job.key.xor(&cofhe), job.share.node, hpke, &job.text).unwrap();
+    let boxes = |key: &Key| {
+        let [high, low] = split(key).map(|half| blf_bridge::cofhe::seal(&sealing, &half).unwrap());
+        Some(Boxes { sealing, high, low })
+    };
+    let run = |job: &Job, boxes| {
+        let (context, share, blob) = (job.text.clone(), job.share.clone(), job.blob.clone());
+        world.ask(ToVault::Run { context, role: Role::Verifier, share, boxes, blob })
+    };
+    assert_eq!(run(&job, None).err().unwrap(), "JOB_BOXES");
+    let elsewhere = Some(Boxes { sealing: Hex([7; 32]), ..boxes(&cofhe).unwrap() });
+    assert_eq!(run(&job, elsewhere).err().unwrap(), "SEALING_KEY");
+    assert!(matches!(run(&job, boxes(&cofhe)), Ok(FromVault::Committed { .. })));
+
+    let mut other = world.job_with("what is 2+2?", |context| context.cofhe = Some(handles));
+    other.share = seal_share(&other.key.xor(&cofhe), other.share.node, hpke, &other.text).unwrap();
+    assert_eq!(run(&other, boxes(&Key::random().unwrap())).err().unwrap(), "PROMPT_TAG", "another share");
+    let plain = world.job("what is 2+2?");
+    assert_eq!(run(&plain, boxes(&cofhe)).err().unwrap(), "JOB_BOXES");
 }
 
 #[test]
@@ -457,7 +496,7 @@ fn the_courier_is_answered_until_it_powers_off() {
         matches!(call(1, &ToVault::Identity), FromVault::Identity(i) if i.pinning_token == "token" && i.max_jobs == 1)
     );
     let Job { context, text, share, blob, .. } = world.job("hello");
-    let run = ToVault::Run { context: text, role: Role::Leader, share, blob };
+    let run = ToVault::Run { context: text, role: Role::Leader, share, boxes: None, blob };
     assert!(matches!(call(2, &run), FromVault::Committed { sealed_answer: Some(_), .. }));
 
     // Not a request: refused, and the next one is answered.
@@ -484,7 +523,7 @@ fn a_panic_costs_its_job_and_a_second_one_the_guest() {
     let serving = std::thread::spawn(move || vault.serve(theirs));
     let mut run = |id: u32, prompt: &str| {
         let Job { text, share, blob, .. } = world.job(prompt);
-        channel::write(&mut courier, id, &ToVault::Run { context: text, role: Role::Leader, share, blob }).unwrap();
+        channel::write(&mut courier, id, &ToVault::Run { context: text, role: Role::Leader, share, boxes: None, blob }).unwrap();
         channel::read(&mut courier).ok().flatten().map(|frame| frame.message::<FromVault>().unwrap())
     };
     assert!(matches!(run(1, "panic"), Some(FromVault::Refused { code }) if code == "PANICKED"));

@@ -33,6 +33,7 @@ fn every_target_has_its_seeds() {
     tpm();
     icl_messages();
     bridge();
+    chain();
     appraisal();
     agent();
     for target in fs::read_dir(fuzz().join("targets")).unwrap() {
@@ -344,6 +345,40 @@ fn bridge() {
     write("share", "share", json::canonical("share", &share).unwrap());
 }
 
+/// What is recorded in the vectors of the crates that read it.
+fn chain() {
+    let read = |path: &str| -> Value { serde_json::from_slice(&fs::read(fuzz().join(path)).unwrap()).unwrap() };
+    let sdk = read("../../bridge/tests/vectors/cofhe-sdk-0.5.1.json");
+    let sealed = &sdk["sealed"][1];
+    let [data, public_key, nonce] = ["data", "public_key", "nonce"].map(|member| sealed[member].clone());
+    let nested = serde_json::json!({"data": data, "public_key": public_key, "nonce": nonce});
+    let flat = serde_json::json!({"sealed_data": data, "ephemeral_public_key": public_key, "nonce": nonce});
+    let completed = serde_json::json!({"is_succeed": true, "sealed": nested, "status": "COMPLETED"});
+    for (name, kind, body) in [
+        ("accepted", 0, r#"{"request_id":"3f6c-1"}"#.to_owned()),
+        ("at-once", 0, flat.to_string()),
+        ("refused", 4, r#"{"error_message":"no access"}"#.into()),
+        ("completed", 0x80, completed.to_string()),
+        ("processing", 0x88, r#"{"request_id":"1","status":"PROCESSING"}"#.into()),
+    ] {
+        write("sealoutput", name, [&[kind], body.as_bytes()].concat());
+    }
+    let value = serde_json::json!({"ct_hash": "258", "signature": "ab".repeat(64), "recid": 1});
+    let verified = serde_json::json!({"status": "success", "data": [value, value], "error": null});
+    write("inputs", "verified", verified.to_string());
+    write("inputs", "crs", r#"{"crs":"0102"}"#);
+    write("inputs", "public-key", r#"{"publicKey":"0x0102"}"#);
+    write("handle", "number", "115792089237316195423570985008687907853269984665640564039457584007913129639935");
+    write("handle", "decimal", "\"258\"");
+    write("handle", "hex", "\"0x102\"");
+    write("handle", "sharing", sdk["cases"][1]["exported"].as_str().unwrap());
+    let calls = read("../../contracts/tests/vectors/calls.json");
+    let log = &calls["key_stored"][2];
+    let topics = log["topics"].as_array().unwrap().iter().flat_map(unhex);
+    write("chain", "key-stored", topics.chain(unhex(&log["data"])).collect::<Vec<_>>());
+    write("chain", "domain", unhex(&calls["eip712_domain"]));
+}
+
 fn appraisal() {
     write("certificate", "root.der", vector("appraisal/tests/vectors/gcp-ca/root.der"));
     write("certificate", "intermediate.der", vector("appraisal/tests/vectors/gcp-ca/intermediate.der"));
@@ -437,7 +472,7 @@ fn agent() {
         },
         ToVault::Activate { credential_blob: vec![1], encrypted_secret: vec![2] },
         ToVault::Attest { purpose: Purpose::Preview, audience: "a".into(), nonce: hex },
-        ToVault::Run { context: "{}".into(), role: Role::Leader, share, blob: vec![1, 2, 3] },
+        ToVault::Run { context: "{}".into(), role: Role::Leader, share, boxes: None, blob: vec![1, 2, 3] },
         ToVault::RevealVerifier { job, leader_commitment: hex },
     ];
     for (i, message) in to_vault.iter().enumerate() {

@@ -20,13 +20,13 @@ use crate::icl::{IclError, Outcome};
 use crate::tunnel::Tunnel;
 
 /// How long the vault may take for what needs no device.
-const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 /// How long the vault may take with a TPM that is slow, or a software one beside an emulated guest.
 const DEVICE: Duration = Duration::from_secs(180);
 
 /// Why the node is not admitted.
 #[derive(Debug, thiserror::Error)]
-enum AdmissionError {
+pub(crate) enum AdmissionError {
     /// Evidence for somebody else, to be relayed: never.
     #[error("challenge: wanted the ICL's own name as audience")]
     Audience,
@@ -44,6 +44,8 @@ struct State {
     /// The ICL certified the AK, or there is none.
     enrolled: bool,
     attested: Option<Instant>,
+    /// It was admitted before.
+    admitted: bool,
 }
 
 /// Keeps the node admitted, for ever.
@@ -54,7 +56,14 @@ pub(crate) async fn keep<T: Tunnel>(node: &Node<T>) {
     loop {
         let before = state.attested;
         match admit(node, &mut state).await {
-            Ok((admitted, life)) => {
+            Ok((tier, admitted, life)) => {
+                let not_after = admitted.until;
+                let again = std::mem::replace(&mut state.admitted, true);
+                node.telemetry.say(if again {
+                    Event::Renewed { tier, not_after }
+                } else {
+                    Event::Certified { tier, not_after }
+                });
                 silent.succeeded();
                 refused.succeeded();
                 node.admit(admitted);
@@ -87,7 +96,12 @@ pub(crate) async fn keep<T: Tunnel>(node: &Node<T>) {
     }
 }
 
-async fn admit<T: Tunnel>(node: &Node<T>, state: &mut State) -> Result<(Admitted, Duration), AdmissionError> {
+/// Seeks admission once. Gives the tier, the certificate, and how long that lasts.
+async fn admit<T: Tunnel>(node: &Node<T>, state: &mut State) -> Result<(u8, Admitted, Duration), AdmissionError> {
+    #[cfg(not(feature = "production"))]
+    if let Some(network) = &node.legacy {
+        return super::legacy::admission::admit(node, &network.icl, || state.attested = Some(Instant::now())).await;
+    }
     let Node { icl, vault, identity, .. } = node;
     let FromVault::TimeNonce(nonce) = vault.call(ToVault::TimeNonce, QUICK).await? else {
         return Err(CallError::Unexpected.into());
@@ -124,8 +138,7 @@ async fn admit<T: Tunnel>(node: &Node<T>, state: &mut State) -> Result<(Admitted
         return Err(CallError::Unexpected.into());
     };
     node.clock.advance(now);
-    node.telemetry.say(Event::Certified { tier, not_after });
-    Ok((Admitted { until: not_after }, Duration::from_secs(not_after.0.saturating_sub(now.0))))
+    Ok((tier, Admitted { until: not_after }, Duration::from_secs(not_after.0.saturating_sub(now.0))))
 }
 
 /// Has the ICL certify the AK by credential activation (TPM 2.0 Part 1, section 24).

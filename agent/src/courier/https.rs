@@ -204,6 +204,21 @@ impl<T: Tunnel> Https<T> {
         Ok(reply)
     }
 
+    /// One exchange, and another on a new connection for each idle one that turns out to be closed.
+    ///
+    /// # Errors
+    /// Those of [`Self::connect`] and [`Self::exchange`].
+    pub async fn send(&self, outgoing: Outgoing, cap: usize) -> Result<Reply, HttpError> {
+        loop {
+            let connection = self.connect().await?;
+            let reused = connection.is_reused();
+            match self.exchange(connection, outgoing.clone(), cap).await {
+                Err(HttpError::Closed) if reused => {}
+                reply => return reply,
+            }
+        }
+    }
+
     fn request(&self, outgoing: Outgoing) -> Result<Request<Full<Bytes>>, HttpError> {
         let Outgoing { method, path, headers, body } = outgoing;
         let uri: Uri = path.parse().map_err(|_| HttpError::Request)?;

@@ -19,6 +19,7 @@ use blf_evidence::telemetry::{Event, JobState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::cofhe::CofheError;
 use super::vault::CallError;
 use crate::assignment::Assignment;
 use crate::backoff::{Backoff, jitter};
@@ -31,9 +32,14 @@ use crate::tunnel::Tunnel;
 
 /// Why a job ended without a result.
 #[derive(Debug, thiserror::Error)]
-enum JobError {
+pub(crate) enum JobError {
     #[error(transparent)]
     Blob(#[from] BlobError),
+    #[cfg(not(feature = "production"))]
+    #[error(transparent)]
+    Chain(#[from] super::legacy::chain::ChainError),
+    #[error(transparent)]
+    Cofhe(#[from] CofheError),
     /// By this node, in this boot; to hand it back now would undo it.
     #[error("job: done before")]
     DoneBefore,
@@ -43,6 +49,15 @@ enum JobError {
     Icl(#[from] IclError),
     #[error("job: not done in time")]
     Late,
+    #[cfg(not(feature = "production"))]
+    #[error("job: no result of the leader in time")]
+    LeaderSilent,
+    /// The context asks for CoFHE, which the measured profile does not know.
+    #[error("job: the network profile has no CoFHE")]
+    NoCofhe,
+    #[cfg(not(feature = "production"))]
+    #[error("job: the coordinator gives no handles of a key")]
+    NoKey,
     #[error("job: the node stops")]
     Stopping,
     #[error(transparent)]
@@ -61,7 +76,7 @@ struct Progress {
 }
 
 /// How long the vault may take for what needs no inference.
-const QUICK: Duration = Duration::from_secs(30);
+pub(crate) const QUICK: Duration = Duration::from_secs(30);
 
 /// Does the job; says how it ended. `stop` forbids claims, `hand_back` ends it early.
 pub(crate) async fn work<T: Tunnel>(
@@ -92,7 +107,9 @@ pub(crate) async fn work<T: Tunnel>(
 
 /// After a panic in [`work`], which may have left the job anywhere.
 pub(crate) async fn clean_up<T: Tunnel>(node: Arc<Node<T>>, job: Hex<32>) {
-    give_back(&node, job, "JOB_PANICKED").await;
+    if node.is_strict() {
+        give_back(&node, job, "JOB_PANICKED").await;
+    }
     forget(&node, job).await;
 }
 
@@ -111,6 +128,9 @@ async fn carry_out<T: Tunnel>(
     };
     node.telemetry.say(Event::Assigned { job, role });
 
+    if context.cofhe.is_some() && node.cofhe.is_none() {
+        return Err(JobError::NoCofhe);
+    }
     // A claim whose reply is lost counts with the ICL.
     progress.claimed = true;
     let claim = tokio::select! {
@@ -123,11 +143,23 @@ async fn carry_out<T: Tunnel>(
     say(JobState::Claimed);
 
     let commit_by = node.at(claim.claim_deadline).min(start + timings.job);
-    let blob = retry(node, commit_by, || node.blobs.fetch(&wire.prompt_cid)).await?;
-    say(JobState::PromptFetched);
+    let blob = async {
+        let blob = retry(node, commit_by, || node.blobs.fetch(&wire.prompt_cid)).await?;
+        say(JobState::PromptFetched);
+        Ok(blob)
+    };
+    let boxes = async {
+        let (Some(share), Some(cofhe)) = (&context.cofhe, &node.cofhe) else { return Ok(None) };
+        let handles = [share.high.into(), share.low.into()];
+        let boxes = cofhe.boxes(vault, Some(claim.share.hpke), handles);
+        let boxes = tokio::time::timeout_at(commit_by, boxes).await.map_err(|_| JobError::Late)??;
+        say(JobState::KeyReceived);
+        Ok::<_, JobError>(Some(boxes))
+    };
+    let (blob, boxes) = tokio::try_join!(blob, boxes)?;
 
     progress.run = true;
-    let run = ToVault::Run { context: wire.context.clone(), role, share: claim.share, blob: blob.into() };
+    let run = ToVault::Run { context: wire.context.clone(), role, share: claim.share, boxes, blob: blob.into() };
     say(JobState::Running);
     let run = vault.call(run, commit_by.saturating_duration_since(Instant::now())).await;
     let FromVault::Committed { commit, sealed_answer } = run? else { return Err(CallError::Unexpected.into()) };
@@ -187,7 +219,11 @@ async fn reach<T: Tunnel>(
 }
 
 /// Asks the ICL until it did it, refuses for good, or `end` comes. `None`: it was done before.
-async fn persist<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<Option<R>, JobError>
+pub(crate) async fn persist<T, F, R>(
+    node: &Node<T>,
+    end: Instant,
+    mut ask: impl FnMut() -> F,
+) -> Result<Option<R>, JobError>
 where
     T: Tunnel,
     F: Future<Output = Result<R, IclError>>,
@@ -217,7 +253,7 @@ where
 }
 
 /// Asks a blob service until it did it, will not, or `end` comes.
-async fn retry<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<R, JobError>
+pub(crate) async fn retry<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<R, JobError>
 where
     T: Tunnel,
     F: Future<Output = Result<R, BlobError>>,
@@ -248,21 +284,30 @@ async fn give_back<T: Tunnel>(node: &Node<T>, job: Hex<32>, code: &str) {
     }
 }
 
-async fn forget<T: Tunnel>(node: &Node<T>, job: Hex<32>) {
+/// The vault keeps no more of the job than that it was done.
+pub(crate) async fn forget<T: Tunnel>(node: &Node<T>, job: Hex<32>) {
     if let Err(error) = node.vault.done(ToVault::Forget { job }, QUICK).await {
         node.telemetry.trouble(error.code(), Duration::ZERO);
     }
 }
 
 impl JobError {
-    fn code(&self) -> Cow<'_, str> {
+    pub(crate) fn code(&self) -> Cow<'_, str> {
         match self {
             Self::Blob(error) => error.code().into(),
+            #[cfg(not(feature = "production"))]
+            Self::Chain(error) => error.code().into(),
+            Self::Cofhe(error) => error.code().into(),
             Self::DoneBefore => "JOB_DONE_BEFORE".into(),
             Self::Ended(Phase::Rejected) => "JOB_REJECTED".into(),
             Self::Ended(_) => "JOB_FAILED".into(),
             Self::Icl(error) => error.code(),
             Self::Late => "JOB_LATE".into(),
+            #[cfg(not(feature = "production"))]
+            Self::LeaderSilent => "LEADER_SILENT".into(),
+            Self::NoCofhe => "NO_COFHE".into(),
+            #[cfg(not(feature = "production"))]
+            Self::NoKey => "NO_KEY_HANDLES".into(),
             Self::Stopping => "NODE_STOPPING".into(),
             Self::Vault(error) => error.code().into(),
         }

@@ -12,6 +12,8 @@ use tokio::task::{self, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::job;
+#[cfg(not(feature = "production"))]
+use super::legacy;
 use crate::assignment::{Assignment, Seen};
 use crate::daemon::{DaemonError, Node};
 use crate::telemetry::closed;
@@ -27,6 +29,15 @@ pub(crate) struct Jobs<T> {
     stop: watch::Receiver<bool>,
     hand_back: watch::Sender<bool>,
     panicked: Option<Instant>,
+}
+
+/// A job that the ICL offers.
+pub(crate) enum Offer {
+    /// By the strict protocol.
+    Strict(icl::Assignment),
+    /// By the existing network.
+    #[cfg(not(feature = "production"))]
+    Legacy(crate::legacy::wire::Assignment),
 }
 
 /// Jobs remembered, so that each is done once.
@@ -48,19 +59,25 @@ impl<T: Tunnel> Jobs<T> {
         }
     }
 
-    /// Starts a job that is new, while there is room; the ICL shows one again that finds none.
-    pub(crate) fn take(&mut self, wire: icl::Assignment) {
-        let job = wire.job_id;
+    /// Starts a job that is new, while there is room; the ICL shows one again that finds none. True for a new one.
+    pub(crate) fn take(&mut self, offer: Offer) -> bool {
+        let job = offer.job();
         if self.tasks.len() >= usize::from(self.node.identity.max_jobs) || !self.seen.insert(job) {
-            return;
+            return false;
         }
-        match Assignment::accept(wire, &self.node.identity.models, self.node.clock.now()) {
-            Ok(assignment) => {
-                let (stop, hand_back) = (self.stop.clone(), self.hand_back.subscribe());
-                self.spawn(job, job::work(Arc::clone(&self.node), assignment, stop, hand_back));
-            }
-            Err(error) => self.failed(job, error.code()),
+        let (node, stop, hand_back) = (Arc::clone(&self.node), self.stop.clone(), self.hand_back.subscribe());
+        match offer {
+            Offer::Strict(wire) => match Assignment::accept(wire, &node.identity.models, node.clock.now()) {
+                Ok(assignment) => self.spawn(job, job::work(node, assignment, stop, hand_back)),
+                Err(error) => self.failed(job, error.code()),
+            },
+            #[cfg(not(feature = "production"))]
+            Offer::Legacy(assignment) => match legacy::job::judge(&node, &assignment) {
+                Ok(()) => self.spawn(job, legacy::job::work(node, assignment, stop, hand_back)),
+                Err(code) => self.failed(job, code),
+            },
         }
+        true
     }
 
     /// Waits for a task to end; for ever, while there is none.
@@ -127,6 +144,16 @@ impl<T: Tunnel> Jobs<T> {
 
     fn count(&self) {
         self.node.jobs.store(u8::try_from(self.tasks.len()).unwrap_or(u8::MAX), Ordering::Relaxed);
+    }
+}
+
+impl Offer {
+    fn job(&self) -> Hex<32> {
+        match self {
+            Self::Strict(wire) => wire.job_id,
+            #[cfg(not(feature = "production"))]
+            Self::Legacy(assignment) => assignment.job.digest(),
+        }
     }
 }
 

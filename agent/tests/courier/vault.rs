@@ -135,6 +135,8 @@ impl Double {
             ToVault::RevealVerifier { .. } => "RevealVerifier",
             ToVault::Forget { .. } => "Forget",
             ToVault::PowerOff => "PowerOff",
+            ToVault::Permit { .. } => "Permit",
+            ToVault::Legacy(_) => "Legacy",
             ToVault::TlsCertificate => "TlsCertificate",
             ToVault::SignTls { .. } => "SignTls",
         };
@@ -243,6 +245,7 @@ impl Double {
                 self.with(|s| s.off = true);
                 FromVault::Done
             }
+            ToVault::Permit { .. } | ToVault::Legacy(_) => panic!("{name}: not in this profile"),
             // Nobody comes in here; tests/tests/inbound.rs has a real vault.
             ToVault::TlsCertificate | ToVault::SignTls { .. } => FromVault::Refused { code: "TLS_KEY".into() },
         }
