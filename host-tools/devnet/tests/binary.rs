@@ -62,7 +62,7 @@ fn runs_until_sigterm_and_says_where() {
     let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!((&first["event"], &first["roots"]), (&"listening".into(), &"development".into()));
     let described = Network::parse(&std::fs::read(&network).unwrap()).unwrap();
-    assert_eq!(described.resolve.len(), 2);
+    assert_eq!(described.resolve.len(), 6);
     assert_eq!(Value::from(described.resolve[0].address.to_string()), first["address"]);
     assert!(described.ak_roots[0].development && Path::new(&described.release).is_absolute());
     let profile = std::fs::read(folder.path().join(&described.profile)).unwrap();
@@ -78,6 +78,39 @@ fn runs_until_sigterm_and_says_where() {
     assert!(Command::new("kill").arg(child.0.id().to_string()).status().unwrap().success());
     assert_eq!(lines.next().unwrap().unwrap(), r#"{"event":"stopped"}"#);
     assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn runs_as_the_network_is_today() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_blf-devnet"));
+    let arguments = ["run", "--json", "--mode", "legacy", "--listen", "127.0.0.1:0", "--plain", "127.0.0.1:0"];
+    let mut child = Ends(command.args(arguments).stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    let first: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&first["event"], &first["mode"]), (&"listening".into(), &"legacy".into()));
+    assert!(first.get("measurement").is_none());
+    let plain: std::net::SocketAddr = first["plain"].as_str().unwrap().parse().unwrap();
+    assert!(plain.port() != 0 && std::net::TcpStream::connect(plain).is_ok());
+    assert!(Command::new("kill").args(["-INT", &child.0.id().to_string()]).status().unwrap().success());
+    assert_eq!(lines.next().unwrap().unwrap(), r#"{"event":"stopped"}"#);
+    assert_eq!(child.0.wait().unwrap().code(), Some(0));
+}
+
+/// What belongs to one mode is refused in the other.
+#[test]
+fn modes_are_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = manifest(folder.path());
+    let legacy = devnet(&good, &["--mode", "legacy"]).output().unwrap();
+    let mut without = Command::new(env!("CARGO_BIN_EXE_blf-devnet"));
+    let strict = without.arg("run").output().unwrap();
+    for (output, says) in
+        [(legacy, "--manifest: wanted in strict mode only"), (strict, "--manifest: wanted in strict mode")]
+    {
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(says), "{text}");
+    }
 }
 
 #[test]

@@ -333,7 +333,8 @@ async fn over_tls_by_name() {
     net.stop().await;
 }
 
-async fn connect(net: &Net, name: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+/// A TLS session with the peer of that name.
+pub(crate) async fn connect(net: &Net, name: &str) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
     #[derive(Debug)]
     struct At;
     impl rustls::time_provider::TimeProvider for At {
