@@ -38,8 +38,8 @@ pub struct Signed {
     pub hash: [u8; 32],
 }
 
-/// The fees the network's own tools offer: priority fee as the chain suggests it, 2,000,000 wei if it does not, and room
-/// for the base fee to double. Returns the priority fee and the whole.
+/// The fees the network's own tools offer: priority fee as the chain suggests it, 2,000,000 wei if it does not, and
+/// room for the base fee to double. Returns the priority fee and the whole.
 pub fn fees(base_fee: u128, priority_fee: Option<u128>) -> (u128, u128) {
     let priority_fee = priority_fee.unwrap_or(2_000_000);
     (priority_fee, base_fee.saturating_mul(2).saturating_add(priority_fee).saturating_add(1_000_000))

@@ -1,4 +1,4 @@
-//! Permits: what the threshold network and the ACL contract take as proof of who asks (`cofhe-contracts`, `PermissionedV2`).
+//! Permits (`PermissionedV2` of cofhe-contracts): what the threshold network and the ACL take as proof of who asks.
 //!
 //! ```text
 //! self       the issuer signs everything, the sealing key included, and asks

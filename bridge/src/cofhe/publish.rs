@@ -144,13 +144,12 @@ pub fn verify_body(list: &Secret, account: Address, chain_id: u64) -> Result<Sec
 /// # Errors
 /// [`PublishError::Refused`], [`PublishError::Json`].
 pub fn verify_answer(status: u16, body: &[u8]) -> Result<[EncryptedInput; 2], PublishError> {
-    let refused = |message| Err(PublishError::Refused { what: VERIFY, status, message });
     if status != 200 {
-        return refused(excerpt(&String::from_utf8_lossy(&body[..body.len().min(VERIFY_CAP)])));
+        return Err(refused(VERIFY, status, body));
     }
     let answer: Verified = json::parse(VERIFY, body, VERIFY_CAP)?;
     if answer.status != "success" {
-        return refused(excerpt(answer.error.as_deref().unwrap_or("no reason given")));
+        return Err(refused(VERIFY, status, answer.error.as_deref().unwrap_or("no reason given").as_bytes()));
     }
     let values = answer.data.unwrap_or_default();
     let count = values.len();
@@ -189,8 +188,7 @@ impl NetworkKey {
         let what = self.path();
         let wanted = wanted.ok_or(PublishError::Unpinned { key: self })?;
         if status != 200 {
-            let message = excerpt(&String::from_utf8_lossy(&body[..body.len().min(VERIFY_CAP)]));
-            return Err(PublishError::Refused { what, status, message });
+            return Err(refused(what, status, body));
         }
         let answer: NetworkKeyAnswer = json::parse(what, body, Self::CAP)?;
         let (member, digits) = match self {
@@ -257,6 +255,12 @@ impl Value {
         bytes[64] = 27 + recid;
         Ok(EncryptedInput { ct_hash, security_zone: SECURITY_ZONE, utype: UINT128, signature: bytes.to_vec() })
     }
+}
+
+/// A refusal with the beginning of its reason, which may be of any length and no text at all.
+fn refused(what: &'static str, status: u16, reason: &[u8]) -> PublishError {
+    let reason = String::from_utf8_lossy(&reason[..reason.len().min(VERIFY_CAP)]);
+    PublishError::Refused { what, status, message: excerpt(&reason) }
 }
 
 fn malformed(what: &'static str, error: String) -> PublishError {

@@ -1,13 +1,13 @@
 //! `/v2/sealoutput`: how the threshold network is asked to seal a ciphertext's value to a permit's key.
 //!
 //! ```text
-//! POST /v2/sealoutput       204, or CT_NOT_READY: not computed yet     → again, each second
-//!                           404: not indexed yet                      → again, each second, for 10 seconds
-//!                           200 with the sealed value                 → done
-//!                           200 with a request id                     → poll
-//! GET  /v2/sealoutput/{id}  PROCESSING                                → again, each second and one more per minute, at most 10
-//!                           COMPLETED with the sealed value           → done
-//!                           404: gone                                 → error
+//! POST /v2/sealoutput       204, or CT_NOT_READY: not computed yet  → again, each second
+//!                           404: not indexed yet                    → again, each second, for 10 seconds
+//!                           200 with the sealed value               → done
+//!                           200 with a request id                   → poll
+//! GET  /v2/sealoutput/{id}  PROCESSING                              → again after 1 s + 1 s per minute, at most 10 s
+//!                           COMPLETED with the sealed value         → done
+//!                           404: gone                               → error
 //! ```
 //!
 //! Five minutes for all of it. Everything else is an error, with what the network says of it.
