@@ -6,7 +6,7 @@
 mod documents;
 mod model;
 mod supervise;
-mod system;
+pub mod system;
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::keys::Keys;
 use crate::profile;
 use crate::release::HeldModel;
 use crate::vault::{Parts, Vault};
+use system::SystemError;
 
 pub use documents::DocumentsError;
 pub use model::ModelError;
-pub use system::SystemError;
 
 /// The list.
 const STAGES: [&str; 13] = [

@@ -42,6 +42,15 @@ const SWITCHES: [(&str, &str); 19] = [
     ("user/max_user_namespaces", "0"),
 ];
 
+/// Mounts that nobody writes to after boot: root without a capability could still turn most switches back, or leave files
+/// among the devices. Devices themselves are written to all the same; configfs stays open for TSM's requests.
+const CLOSED: [(&str, MountFlags); 4] = [
+    ("/proc", MountFlags::NODEV),
+    ("/sys", MountFlags::NODEV),
+    ("/sys/kernel/security", MountFlags::NODEV),
+    ("/dev", MountFlags::empty()),
+];
+
 /// Why the kernel does not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
@@ -106,7 +115,10 @@ impl SystemError {
 }
 
 /// The kernel's own file systems; nothing that anybody else made is ever mounted (architecture decision 11).
-pub(super) fn mount() -> Result<(), SystemError> {
+///
+/// # Errors
+/// [`SystemError`].
+pub fn mount() -> Result<(), SystemError> {
     mount_one("/proc", "proc", MountFlags::NODEV, Some(c"hidepid=2"))?;
     mount_one("/sys", "sysfs", MountFlags::NODEV, None)?;
     mount_one("/dev", "devtmpfs", MountFlags::empty(), Some(c"mode=0755"))?;
@@ -140,7 +152,10 @@ fn mount_one(
 }
 
 /// Loads the image's modules in the order of their names, and mounts the file system that one of them brings.
-pub(super) fn load_modules() -> Result<(), SystemError> {
+///
+/// # Errors
+/// [`SystemError`].
+pub fn load_modules() -> Result<(), SystemError> {
     let listed = fs::read_dir(MODULES).map_err(|error| SystemError::kernel(MODULES, error))?;
     let mut paths: Vec<_> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
@@ -159,8 +174,12 @@ pub(super) fn load_modules() -> Result<(), SystemError> {
     Ok(())
 }
 
-/// Makes the root read-only, throws the switches that only go one way, and reads every one back.
-pub(super) fn harden() -> Result<(), SystemError> {
+/// Makes the root read-only, throws the switches that only go one way, reads every one back, and closes the files by which they
+/// could be turned again.
+///
+/// # Errors
+/// [`SystemError`].
+pub fn harden() -> Result<(), SystemError> {
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount_remount("/", flags, c"").map_err(|error| SystemError::Mount { target: "/", error })?;
     for (name, wanted) in SWITCHES {
@@ -179,6 +198,10 @@ pub(super) fn harden() -> Result<(), SystemError> {
         if got != wanted {
             return Err(SystemError::Switch { name, wanted, got });
         }
+    }
+    for (target, flags) in CLOSED {
+        let flags = flags | MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+        rustix::mount::mount_remount(target, flags, c"").map_err(|error| SystemError::Mount { target, error })?;
     }
     rustix::system::reboot(RebootCommand::CadOff).map_err(|error| SystemError::kernel("ctrl-alt-del", error))
 }
