@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "for tests only")]
 
+pub mod denied;
 pub mod network;
 pub mod node;
 pub mod search;
