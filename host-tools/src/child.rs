@@ -1,6 +1,7 @@
 //! A process of ours: it ends with us, never receives the terminal's Ctrl-C, and what it prints is kept within a bound.
 
 use std::collections::VecDeque;
+use std::env;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -18,6 +19,9 @@ use crate::error::Error;
 
 /// Bytes of output that are kept, the newest.
 const KEPT: usize = 64 * 1024;
+
+/// All that a process of ours inherits of our environment, where an operator may keep secrets.
+const INHERITED: [&str; 3] = ["LD_LIBRARY_PATH", "PATH", "TMPDIR"];
 
 /// A running process.
 pub struct Child {
@@ -53,6 +57,8 @@ impl Child {
             .args(["--pdeathsig", "KILL", "--no-new-privs", "--"])
             .arg(program)
             .args(arguments)
+            .env_clear()
+            .envs(INHERITED.iter().filter_map(|name| Some((name, env::var_os(name)?))))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

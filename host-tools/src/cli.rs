@@ -1,13 +1,12 @@
 //! The command line.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 
-use crate::isolation::{AccelChoice, Tee};
 use crate::journal::Log;
+use crate::settings::Flags;
 
 /// Launch a node and carry its bytes: the operator's side, which nobody has to trust.
 ///
@@ -18,9 +17,9 @@ pub struct Cli {
     /// Print JSON on stdout: one object, or one a line while launched.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where what guests report about themselves is written down.
-    #[arg(long, global = true, value_enum, default_value_t)]
-    pub log: Log,
+    /// Where what guests report about themselves is written down [default: auto]
+    #[arg(long, global = true, value_enum)]
+    pub log: Option<Log>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -29,89 +28,150 @@ pub struct Cli {
 /// What to do.
 #[derive(Clone, Subcommand, Debug)]
 pub enum Command {
-    /// Check the image, start the VM, appraise its evidence, open the tunnel, show what happens until Ctrl-C.
-    Launch(Box<LaunchArgs>),
-    /// Make and look at model packs.
+    /// Configure a node: makes its folder and file. No key is made: the guest is born with its own at every boot.
+    Init(Box<InitArgs>),
+    /// Run a configured node until Ctrl-C or SIGTERM, which drain it first; a second one does not wait.
+    Run(Box<NodeArgs>),
+    /// Say how a node stands: address, tier, models, evidence, certificate, ICL, jobs.
+    Status(Named),
+    /// Show the verdict on a node's evidence: of the running node, or else of one boot made for it.
+    Attest(Box<AttestArgs>),
+    /// Make, check and try model packs.
+    #[command(subcommand, alias = "model")]
+    Models(ModelsCommand),
+    /// Ask the network's payment service for a node's jobs and earnings.
     #[command(subcommand)]
-    Model(ModelCommand),
+    Jobs(JobsCommand),
+    /// Check and show a node's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Configure a node from a folder of the existing network's node, and say what became of each of its keys.
+    Import(Box<ImportArgs>),
+    /// Launch nodes from the command line alone: check the image, start VMs, appraise, open the tunnel.
+    Launch(Box<LaunchArgs>),
     /// Say what this host has and lacks, and how to get it.
     Doctor {
         /// Folder of the image to try KVM with.
         #[arg(long, default_value = "out")]
         image: PathBuf,
     },
+    /// Write the systemd units with the path of this program, and say what to do next.
+    InstallUnits {
+        /// Folder for the unit.
+        #[arg(long, default_value = "/etc/systemd/system", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+        /// Folder for the user `blf` that the unit runs as.
+        #[arg(long, default_value = "/etc/sysusers.d", value_hint = ValueHint::DirPath)]
+        sysusers: PathBuf,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print the manual pages of every command, one after another.
+    Man {
+        /// Write one file for each into this folder instead.
+        #[arg(long, value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// Which node.
+#[derive(Clone, Args, Debug)]
+pub struct Named {
+    /// The node's name on this host.
+    #[arg(long, default_value = "node", value_parser = name)]
+    pub name: String,
+}
+
+/// Arguments of `run`.
+#[derive(Clone, Args, Debug)]
+pub struct NodeArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Named,
+    /// What holds over its configuration.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Arguments of `init`.
+#[derive(Clone, Args, Debug)]
+pub struct InitArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Named,
+    /// Ask nothing, even at a terminal.
+    #[arg(long)]
+    pub non_interactive: bool,
+    /// What to write into its configuration.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Arguments of `import`.
+#[derive(Clone, Args, Debug)]
+pub struct ImportArgs {
+    /// The existing node's folder, with config.json.
+    #[arg(value_hint = ValueHint::DirPath)]
+    pub folder: PathBuf,
+    /// Which node.
+    #[command(flatten)]
+    pub node: Named,
+    /// What to write into its configuration besides.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// Arguments of `attest`.
+#[derive(Clone, Args, Debug)]
+pub struct AttestArgs {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Named,
+    /// The existing node's flag; what makes evidence is measured here, and nothing is to be chosen.
+    #[arg(long, hide = true)]
+    pub mock: bool,
+    /// The existing node's flag; see `--mock`.
+    #[arg(long, hide = true, value_name = "KEY")]
+    pub tee_key: Option<String>,
+    /// What holds over its configuration.
+    #[command(flatten)]
+    pub flags: Flags,
 }
 
 /// Arguments of `launch`.
 #[derive(Clone, Args, Debug)]
 pub struct LaunchArgs {
-    /// Folder with the image and its release manifest.
-    #[arg(long, default_value = "out")]
-    pub image: PathBuf,
-    /// Model pack to give to the guests.
-    #[arg(long)]
-    pub model: Option<PathBuf>,
-    /// Network profile: the one compiled into the image. Not needed for images of the devnet profile.
-    #[arg(long, conflicts_with = "devnet")]
-    pub profile: Option<PathBuf>,
-    /// Run a local network in this process: ICL and blob store with development keys.
-    #[arg(long)]
-    pub devnet: bool,
-    /// Hardware isolation.
-    #[arg(long, value_enum, default_value_t)]
-    pub tee: Tee,
-    /// What executes the guests.
-    #[arg(long, value_enum, default_value_t)]
-    pub accel: AccelChoice,
     /// How many nodes to start.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub nodes: u8,
     /// What the nodes are called: NAME-1, NAME-2, …
     #[arg(long, default_value = "node", value_parser = name)]
     pub name: String,
-    /// Memory of each guest in MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(192..=1_048_576))]
-    pub memory: u32,
-    /// Virtual processors of each guest.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub cpus: u8,
-    /// Jobs side by side in each guest.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
-    pub max_jobs: u8,
-    /// File with the credentials the guests need, mode 0600. Not needed with --devnet.
-    #[arg(long, conflicts_with = "devnet")]
-    pub credentials: Option<PathBuf>,
-    /// File with one opaque document that the guests staple to their evidence.
-    #[arg(long)]
-    pub endorsements: Option<PathBuf>,
-    /// A name of the profile that answers at another address than DNS says; may be repeated.
-    #[arg(long, value_name = "NAME:PORT=ADDRESS:PORT")]
-    pub resolve: Vec<String>,
-    /// Lead connections to this address into the guest's attested API, e.g. 127.0.0.1:7443; without it nobody gets in. Each
-    /// further node has the next port.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub api: Option<SocketAddr>,
-    /// Seconds a guest may take until its evidence.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
-    pub boot_timeout: u64,
-    /// Seconds a guest may take to finish its jobs after Ctrl-C; a second Ctrl-C does not wait.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub stop_timeout: u64,
-    /// Where sockets and locks of running VMs go.
-    #[arg(long, value_name = "DIR")]
-    pub run_dir: Option<PathBuf>,
+    /// What they are like.
+    #[command(flatten)]
+    pub flags: Flags,
 }
 
-/// What to do with model packs.
+/// What to do with models.
 #[derive(Clone, Subcommand, Debug)]
-pub enum ModelCommand {
+pub enum ModelsCommand {
+    /// Say which model pack each configured node gives its guest, and whether it is whole.
+    List,
+    /// Check every byte of a node's model pack, boot a guest with it, and see that its evidence names this model.
+    Test {
+        /// Which node.
+        #[command(flatten)]
+        node: Named,
+        /// Check the pack only.
+        #[arg(long)]
+        no_boot: bool,
+        /// What holds over its configuration.
+        #[command(flatten)]
+        flags: Box<Flags>,
+    },
     /// Make one file of a model's four, with a manifest that is the model's identity.
     Pack {
         /// The model's name in assignments: a-z, 0-9, '.', '-'.
@@ -137,6 +197,66 @@ pub enum ModelCommand {
     Show {
         /// The pack.
         file: PathBuf,
+    },
+}
+
+/// What to ask the payment service.
+#[derive(Clone, Subcommand, Debug)]
+pub enum JobsCommand {
+    /// The newest jobs.
+    List {
+        /// Whose.
+        #[command(flatten)]
+        whose: Whose,
+        /// How many.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=100))]
+        limit: u8,
+    },
+    /// The sum of what was earned.
+    Earnings {
+        /// Whose.
+        #[command(flatten)]
+        whose: Whose,
+    },
+}
+
+/// Whose jobs.
+#[derive(Clone, Args, Debug)]
+pub struct Whose {
+    /// Which node.
+    #[command(flatten)]
+    pub node: Named,
+    /// This address instead of the node's own, 0x and 40 hex digits with the EIP-55 checksum.
+    #[arg(long)]
+    pub address: Option<String>,
+    /// Also the addresses of the node's earlier boots: each boot is born with a new one.
+    #[arg(long, conflicts_with = "address")]
+    pub all: bool,
+    /// The network's payment service: https://HOST, or http:// on this machine.
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    pub payment_service_url: Option<String>,
+    /// PEM file with the roots to believe for the payment service instead of the machine's.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub payment_roots: Option<PathBuf>,
+}
+
+/// What to do with a configuration.
+#[derive(Clone, Subcommand, Debug)]
+pub enum ConfigCommand {
+    /// Check everything that can be checked without starting anything.
+    Check {
+        /// Which node.
+        #[command(flatten)]
+        node: Named,
+    },
+    /// Show every value.
+    Show {
+        /// Which node.
+        #[command(flatten)]
+        node: Named,
+        /// And where it comes from: default, file and line, environment, flag.
+        #[arg(long)]
+        origin: bool,
     },
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use crate::isolation::{AccelChoice, Isolation, KVM, PROBE, Probe, qemu_version};
+use crate::isolation::{AccelChoice, Isolation, KVM, Probe, qemu_version};
 use crate::programs::{self, INSTALL_OVMF, INSTALL_QEMU, INSTALL_SWTPM, INSTALL_VSOCK, Programs, program};
 use crate::release::Image;
 use crate::vm::{Accel, Transport};
@@ -114,17 +114,7 @@ async fn kvm(folder: &Path) -> Row {
         let programs = Programs::find()?;
         let transport = Transport::find(&programs)?;
         let image = Image::check(folder)?;
-        let cache = folders::cache();
-        let probe = Probe {
-            programs: &programs,
-            transport: &transport,
-            image: &image.uki,
-            image_sha256: image.sha256,
-            device: Path::new(KVM),
-            cache: &cache,
-            run_base: None,
-            within: PROBE,
-        };
+        let probe = Probe::of_this_machine(&programs, &transport, &image, None);
         Isolation::choose(AccelChoice::Auto, &probe).await
     };
     match probed.await {

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whose fault a failure is; the exit code follows from it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Exit {
@@ -24,7 +24,7 @@ pub enum Exit {
 }
 
 /// Why a command ended.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// How the process ends.
@@ -35,12 +35,15 @@ pub struct Error {
     pub message: String,
     /// What to do next, if that is known.
     pub hint: Option<String>,
+    /// Whether the command's one object on stdout says so already.
+    #[serde(skip)]
+    pub said: bool,
 }
 
 impl Error {
     /// An error without a hint.
     pub fn new(exit: Exit, code: &str, message: impl Display) -> Self {
-        Self { exit, code: code.into(), message: message.to_string(), hint: None }
+        Self { exit, code: code.into(), message: message.to_string(), hint: None, said: false }
     }
 
     /// The operation failed.
@@ -67,6 +70,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Display) -> Self {
         self.hint = Some(hint.to_string());
+        self
+    }
+
+    /// The same error, of a command whose report is the one object on stdout already.
+    #[must_use]
+    pub fn said(mut self) -> Self {
+        self.said = true;
         self
     }
 }

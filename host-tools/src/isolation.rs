@@ -13,7 +13,9 @@ use tokio::process::Command;
 use tokio::time::{interval, timeout};
 
 use crate::error::Error;
+use crate::folders;
 use crate::programs::Programs;
+use crate::release::Image;
 use crate::vm::{Accel, Transport, Vm, VmSpec};
 
 /// The hardware isolation that the operator asks for.
@@ -64,7 +66,7 @@ pub struct Probe<'a> {
     /// The KVM device.
     pub device: &'a Path,
     /// Where the result is kept.
-    pub cache: &'a Path,
+    pub cache: PathBuf,
     /// Where run folders go; `None` for the default.
     pub run_base: Option<&'a Path>,
     /// How long a boot may take until the agent's first connection.
@@ -132,6 +134,35 @@ struct Found {
     why: String,
 }
 
+/// Why the image did not come up.
+enum NotBooted {
+    /// It was seen to fail.
+    Failed(String),
+    /// Nothing was seen in time: perhaps the machine was busy.
+    Silent(String),
+}
+
+impl<'a> Probe<'a> {
+    /// The usual one, of this machine's KVM.
+    pub fn of_this_machine(
+        programs: &'a Programs,
+        transport: &'a Transport,
+        image: &'a Image,
+        run_base: Option<&'a Path>,
+    ) -> Self {
+        Self {
+            programs,
+            transport,
+            image: image.boots(),
+            image_sha256: image.sha256,
+            device: Path::new(KVM),
+            cache: folders::cache(),
+            run_base,
+            within: PROBE,
+        }
+    }
+}
+
 impl Probe<'_> {
     /// The result of an earlier probe under the same circumstances, or of a new one.
     async fn run(&self) -> Result<Isolation, Error> {
@@ -146,18 +177,19 @@ impl Probe<'_> {
         if let Some(found) = self.recall(&boot_id, &qemu) {
             return Ok(Isolation { accel: found.accel, why: format!("{} (found earlier)", found.why) });
         }
+        let failed = |why| format!("{} opens, but the image does not boot under it: {why}", self.device.display());
         let (accel, why) = match self.boot().await? {
             Ok(()) => (Accel::Kvm, "the image boots under KVM".to_owned()),
-            Err(why) => {
-                (Accel::Tcg, format!("{} opens, but the image does not boot under it: {why}", self.device.display()))
-            }
+            Err(NotBooted::Failed(why)) => (Accel::Tcg, failed(why)),
+            // No result to keep: the next launch may find the machine less busy.
+            Err(NotBooted::Silent(why)) => return Ok(Isolation { accel: Accel::Tcg, why: failed(why) }),
         };
         self.keep(&Found { boot_id, qemu, image_sha256: self.image_sha256, accel, why: why.clone() });
         Ok(Isolation { accel, why })
     }
 
     /// Boots the image under KVM until its agent connects. The inner error says why it did not.
-    async fn boot(&self) -> Result<Result<(), String>, Error> {
+    async fn boot(&self) -> Result<Result<(), NotBooted>, Error> {
         let spec = VmSpec {
             name: format!("probe-{}", std::process::id()),
             image: self.image.to_owned(),
@@ -187,8 +219,8 @@ impl Probe<'_> {
             }
         };
         let booted = match timeout(self.within, boot).await {
-            Ok(booted) => booted,
-            Err(_) => Err(format!("no word from its agent within {} s", self.within.as_secs_f32())),
+            Ok(booted) => booted.map_err(NotBooted::Failed),
+            Err(_) => Err(NotBooted::Silent(format!("no word from its agent within {} s", self.within.as_secs_f32()))),
         };
         vm.stop(Duration::ZERO).await;
         Ok(booted)
@@ -203,7 +235,7 @@ impl Probe<'_> {
     /// Keeps a result. One that cannot be kept is found again next time.
     fn keep(&self, found: &Found) {
         let write = || -> std::io::Result<()> {
-            fs::create_dir_all(self.cache)?;
+            fs::create_dir_all(&self.cache)?;
             let new = self.cache.join(format!("isolation.{}.new", std::process::id()));
             fs::File::create(&new)?.write_all(&serde_json::to_vec(found)?)?;
             fs::rename(new, self.file())

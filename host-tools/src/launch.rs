@@ -22,7 +22,6 @@ use tokio::time::sleep;
 use crate::error::{Error, Exit};
 use crate::forward::{Counters, DialPolicy, DocumentsError, Session, offer, serve_dials, serve_telemetry};
 use crate::inbound;
-use crate::journal;
 use crate::notice::{Finding, Notice, Show};
 use crate::programs::Programs;
 use crate::vm::{Accel, Transport, Vm, VmSpec};
@@ -38,6 +37,8 @@ pub struct Launch {
     pub accel: Accel,
     /// The unified kernel image, checked.
     pub image: PathBuf,
+    /// How far to go.
+    pub until: Until,
     /// The model pack.
     pub model: Option<PathBuf>,
     /// Names of the nodes, `[a-z0-9-]`.
@@ -66,6 +67,16 @@ pub struct Launch {
     pub run_base: Option<PathBuf>,
     /// Takes what happens.
     pub show: Show,
+}
+
+/// How far a launch goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Until {
+    /// Until the wish to stop.
+    #[default]
+    Stopped,
+    /// Until the evidence was appraised: nothing leaves the guest.
+    Appraised,
 }
 
 /// How far the operator's wish to stop has come.
@@ -165,12 +176,7 @@ impl Launch {
 }
 
 /// One node from start to end.
-async fn node(
-    launch: Arc<Launch>,
-    number: u16,
-    name: String,
-    mut stop: watch::Receiver<Wish>,
-) -> Result<(), Error> {
+async fn node(launch: Arc<Launch>, number: u16, name: String, mut stop: watch::Receiver<Wish>) -> Result<(), Error> {
     let api = match launch.api {
         Some(first) => Some(inbound::listen(first, number).await.map_err(|e| of_node(&name, e))?),
         None => None,
@@ -207,6 +213,7 @@ async fn node(
     let (result, mut session) = match admitted {
         Ok(None) => (Ok(()), None),
         Err(error) => (Err(error), None),
+        Ok(Some(session)) if launch.until == Until::Appraised => (Ok(()), Some(session)),
         Ok(Some(session)) => {
             gate.send_replace(true);
             (launch.show)(&Notice::TunnelOpen { node: name.clone() });
@@ -290,7 +297,6 @@ async fn listen(node: String, mut events: mpsc::Receiver<Event>, show: Show, fai
         if let Event::BootFailed { stage, code } = &event {
             failure.get_or_init(|| format!("the guest's boot failed at {stage}: {code}"));
         }
-        journal::guest(&node, &event);
         show(&Notice::Guest { node: node.clone(), event });
     }
 }

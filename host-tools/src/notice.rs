@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style};
+use blf_evidence::profile::Host;
 use blf_evidence::telemetry::Event;
 use blf_evidence::{Address, Hex, UnixTime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::forward::Counts;
 use crate::isolation::Isolation;
@@ -33,6 +34,13 @@ pub enum Notice {
         profile: String,
         /// Whether it was built from exactly the locked inputs.
         locked: bool,
+    },
+    /// The network that the measured profile names.
+    Network {
+        /// The profile.
+        profile: String,
+        /// Its coordinator.
+        icl: Host,
     },
     /// The model pack that the guests get.
     Model {
@@ -129,7 +137,7 @@ pub enum Notice {
 }
 
 /// One comparison, as text.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// What was compared.
     pub id: String,
@@ -152,6 +160,11 @@ pub fn stdout(json: bool) -> Show {
     })
 }
 
+/// One that gives notices to each of several.
+pub fn several(shows: Vec<Show>) -> Show {
+    Arc::new(move |notice| shows.iter().for_each(|show| show(notice)))
+}
+
 /// A line on stdout. A reader that has gone away is no reason to end a VM.
 pub fn print(line: impl fmt::Display) {
     drop(writeln!(anstream::stdout().lock(), "{line}"));
@@ -171,6 +184,7 @@ impl fmt::Display for Notice {
                     "\n          {bold}not a released measurement{bold:#}: built from newer packages than the lock file names"
                 )
             }
+            Self::Network { profile, icl } => write!(f, "network   profile {profile}, ICL {}:{}", icl.name, icl.port),
             Self::Model { id, manifest_sha256, bytes } => {
                 write!(f, "model     {id} ({bytes} bytes)\n          manifest sha256 {manifest_sha256}")
             }

@@ -1,12 +1,15 @@
 //! Is the image what its release manifest says? Checked before anything starts.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use blf_appraisal::Release;
 use blf_appraisal::release::RELEASE_CAP;
 use blf_evidence::Hex;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
@@ -24,12 +27,17 @@ pub struct Image {
     pub release: Release,
     /// The release manifest, verbatim.
     pub manifest: Vec<u8>,
+    boots: PathBuf,
+    /// Holds open what `boots` names.
+    _sealed: Arc<File>,
 }
 
 /// The release manifest's name.
 const MANIFEST: &str = "manifest.json";
 /// The output that boots.
 const UKI: &str = "blf.efi";
+/// Longest unified kernel image, in bytes.
+const UKI_CAP: u64 = 256 * 1024 * 1024;
 
 impl Image {
     /// Reads the manifest in `folder`, checks size and SHA-256 of every output it lists, and that the image measures to
@@ -57,23 +65,46 @@ impl Image {
             }
             let file = folder.join(&output.name);
             let wanted = format!("{} bytes with SHA-256 {}", output.size, output.sha256);
-            let (size, sha256) = digest(&file).map_err(|e| {
+            let missing = |e: &dyn std::fmt::Display| {
                 Error::rejected("OUTPUT_MISSING", format!("{}: wanted {wanted}, got {e}", file.display()))
-            })?;
+            };
+            let (size, sha256) = if output.name == UKI {
+                let mut bytes = Vec::new();
+                File::open(&file)
+                    .and_then(|opened| opened.take(UKI_CAP).read_to_end(&mut bytes))
+                    .map_err(|e| missing(&e))?;
+                let (size, sha256) = (bytes.len() as u64, Hex(Sha256::digest(&bytes).into()));
+                checked = Some((file.clone(), bytes, sha256));
+                (size, sha256)
+            } else {
+                digest(&file).map_err(|e| missing(&e))?
+            };
             if (size, sha256) != (output.size, output.sha256) {
                 let error = format!("{}: wanted {wanted}, got {size} bytes with {sha256}", file.display());
                 return Err(Error::rejected("OUTPUT_MISMATCH", error)
                     .hint("the image is not the one of its manifest: build or fetch it again"));
             }
-            if output.name == UKI {
-                checked = Some((file, size, sha256));
-            }
         }
-        let (uki, size, sha256) = checked.ok_or_else(|| malformed(&format!("outputs: wanted {UKI} among them")))?;
-        let bytes = fs::read(&uki).map_err(|e| Error::failed("READ", format!("{}: {e}", uki.display())))?;
+        let (uki, bytes, sha256) = checked.ok_or_else(|| malformed(&format!("outputs: wanted {UKI} among them")))?;
         release.check_image(&bytes).map_err(|e| Error::rejected("MEASUREMENT_MISMATCH", e))?;
-        Ok(Self { uki, sha256, size, release, manifest })
+        let size = bytes.len() as u64;
+        let sealed = sealed(&bytes).map_err(|e| Error::environment("MEMFD", format!("{}: {e}", uki.display())))?;
+        let boots = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), sealed.as_raw_fd()));
+        Ok(Self { uki, sha256, size, release, manifest, boots, _sealed: Arc::new(sealed) })
     }
+
+    /// A path to the very bytes that were checked, while this value lives; what the file holds by now is no matter.
+    pub fn boots(&self) -> &Path {
+        &self.boots
+    }
+}
+
+/// Bytes in memory that nobody can change any more.
+fn sealed(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("blf.efi", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    fcntl_add_seals(&file, SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE | SealFlags::SEAL)?;
+    Ok(file)
 }
 
 /// A file of at most `cap` bytes.
@@ -95,7 +126,7 @@ pub fn read(path: &Path, cap: u64, code: &str) -> Result<Vec<u8>, Error> {
 ///
 /// # Errors
 /// Those of reading it.
-pub fn digest(path: &Path) -> std::io::Result<(u64, Hex<32>)> {
+pub fn digest(path: &Path) -> io::Result<(u64, Hex<32>)> {
     let mut file = File::open(path)?;
     let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 64 * 1024]);
     loop {

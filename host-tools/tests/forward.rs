@@ -1,19 +1,21 @@
 //! The forwarder against guests that behave and guests that do not, over unix sockets as vhost-device-vsock makes them.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blf_evidence::bundle::{EVIDENCE_CAP, Evidence, PCRS, Platform, SCHEMA, TpmEvidence};
+use blf_evidence::bundle::EVIDENCE_CAP;
 use blf_evidence::profile::Host;
-use blf_evidence::statement::{Binding, Keys, Profile, Purpose};
 use blf_evidence::telemetry::{EVENT_CAP, Event};
 use blf_evidence::tunnel::{DOCUMENTS_CAP, DialReply, HostDocuments, PORT_DIAL, PORT_DOCUMENTS, PORT_TELEMETRY};
-use blf_evidence::{Address, Base64, Hex, UnixTime};
+use blf_evidence::{Base64, Hex};
 use blf_host::forward::{
     Counters, DialPolicy, DocumentsError, FLOOD_BURST, Limits, Resolve, STOP, offer, serve_dials, serve_telemetry,
 };
 use blf_host::vsock::Listener;
+use common::evidence;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixStream};
@@ -307,47 +309,6 @@ fn documents() -> HostDocuments {
     }
 }
 
-fn evidence(nonce: Hex<32>) -> String {
-    let binding = Binding {
-        anchor: None,
-        audience: "node-1".into(),
-        boot_id: Hex([1; 16]),
-        config_sha256: Hex([2; 32]),
-        egress: vec![],
-        gpu_sha256: None,
-        keys: Keys {
-            cofhe_sealing: Hex([3; 32]),
-            hpke: Hex([4; 32]),
-            node: Address([5; 20]),
-            response: Address([6; 20]),
-            tls_spki_sha256: Hex([7; 32]),
-        },
-        models: vec![],
-        nonce,
-        not_after: UnixTime(1),
-        numeric_profile: "f32".into(),
-        profile: Profile { id: Hex([8; 32]), name: "devnet".into() },
-        purpose: Purpose::Session,
-        v: 1,
-    };
-    let platform = Platform::Tpm(TpmEvidence {
-        quote: Base64(vec![1]),
-        signature: Base64(vec![1]),
-        ak_public: Base64(vec![1]),
-        ak_certificate: None,
-        pcrs: vec![Hex([0; 32]); PCRS],
-        event_log: None,
-    });
-    let evidence = Evidence {
-        schema: SCHEMA.into(),
-        binding: binding.to_canonical().unwrap(),
-        config: documents().config,
-        platform,
-        endorsements: None,
-    };
-    evidence.to_json().unwrap()
-}
-
 /// Port 5005 and the path of its socket.
 fn document_port() -> (TempDir, Listener, PathBuf) {
     let folder = TempDir::new().unwrap();
@@ -383,7 +344,8 @@ async fn documents_go_in_and_evidence_comes_out() {
         let (documents, nonce) = take(&mut guest).await;
         assert_ne!(first, nonce);
         assert_eq!(documents.config, r#"{"max_jobs":2,"name":"node-1","v":1}"#);
-        answer(&mut guest, evidence(nonce).as_bytes()).await;
+        let text = evidence("node-1", nonce, &documents.config).to_json().unwrap();
+        answer(&mut guest, text.as_bytes()).await;
         (guest.read_u8().await, guest.read_u8().await.is_err(), nonce)
     });
     let mut session = timeout(SOON, offer(listener, &documents(), SOON)).await.unwrap().unwrap();

@@ -14,11 +14,12 @@ use blf_evidence::profile::Host;
 use blf_evidence::statement::Binding;
 use blf_evidence::telemetry::Event;
 use blf_evidence::tunnel::{DialReply, HostDocuments, PORT_DIAL, PORT_DOCUMENTS, PORT_TELEMETRY};
-use blf_evidence::{Address, Hex};
+use blf_evidence::{Address, Hex, UnixTime};
 use blf_host::child::Child;
 use blf_host::forward::{DialPolicy, Limits, Resolve, STOP};
-use blf_host::launch::{Judge, Judged, Launch, Question, Refused, Wish};
-use blf_host::notice::{Finding, Notice};
+use blf_host::launch::{Judge, Judged, Launch, Question, Refused, Until, Wish};
+use blf_host::notice::{Finding, Notice, Show, several};
+use blf_host::record::{Phase, Record, Recorder, Standing};
 use blf_host::vm::{Accel, Transport};
 use blf_host::{Error, Exit};
 use common::{Machine, QEMU, SOON, eventually, evidence};
@@ -57,6 +58,11 @@ struct Launched {
 
 impl Launched {
     async fn new(qemu: &str, nodes: &[&str]) -> Self {
+        Self::until(Until::Stopped, Vec::new(), qemu, nodes).await
+    }
+
+    /// With others that want to hear.
+    async fn until(until: Until, mut shows: Vec<Show>, qemu: &str, nodes: &[&str]) -> Self {
         let machine = Machine::new(qemu);
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut resolve = Resolve::default();
@@ -64,11 +70,13 @@ impl Launched {
         let allow = vec![Host { name: "icl.blf.internal".into(), port: 443 }];
         let notices = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&notices);
+        shows.push(Arc::new(move |notice| seen.lock().unwrap().push(notice.clone())));
         let launch = Launch {
             programs: machine.programs.clone(),
             transport: Transport::User,
             accel: Accel::Tcg,
             image: "blf.efi".into(),
+            until,
             model: Some("a model, with comma.pack".into()),
             nodes: nodes.iter().map(|&name| name.into()).collect(),
             memory_mib: 512,
@@ -77,11 +85,12 @@ impl Launched {
             credentials: Credentials { pinning_token: "token".into(), v: 1 },
             endorsements: None,
             policy: DialPolicy { allow, resolve, limits: Limits::default() },
+            api: None,
             judge: Arc::new(Answers),
             boot_within: SOON,
             stop_within: SOON,
             run_base: Some(machine.run()),
-            show: Arc::new(move |notice| seen.lock().unwrap().push(notice.clone())),
+            show: several(shows),
         };
         let (wish, wished) = watch::channel(Wish::Run);
         let running = tokio::spawn(launch.run(wished));
@@ -206,6 +215,46 @@ async fn refused_evidence_keeps_the_tunnel_closed_and_stops_the_others() {
     assert_eq!(kinds, ["started", "failed check", "check", "forced"]);
     let kinds: Vec<_> = notices.iter().filter_map(|notice| kind(notice, "node-2")).collect();
     assert_eq!(kinds, ["started", "forced"]);
+}
+
+#[tokio::test]
+async fn evidence_alone_opens_no_tunnel_and_stops_the_guest() {
+    let launched = Launched::until(Until::Appraised, Vec::new(), QEMU, &["node-1"]).await;
+    let mut guest = launched.boot("node-1", |nonce| nonce).await;
+    assert_eq!(timeout(SOON, guest.read_u8()).await.unwrap().unwrap(), STOP);
+    assert_eq!(launched.dial("node-1").await, DialReply::Unreachable);
+    launched.power_off("node-1");
+    let (ended, notices) = launched.ends().await;
+    ended.unwrap();
+    let kinds: Vec<_> = notices.iter().filter_map(|notice| kind(notice, "node-1")).collect();
+    assert_eq!(kinds, ["started", "check", "check", "appraised", "stopping", "orderly"], "{notices:?}");
+}
+
+#[tokio::test]
+async fn a_run_is_written_down_while_it_lasts() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("status.json");
+    let read = || serde_json::from_slice::<Record>(&fs::read(&file).unwrap()).unwrap();
+    let recorder = Recorder::new(Record::begin("node-1", None, UnixTime(1)), Some(file.clone()));
+    assert_eq!(read().phase, Phase::Starting);
+    let launched = Launched::until(Until::Stopped, vec![recorder.show()], QEMU, &["node-1"]).await;
+    let mut telemetry = launched.connect("node-1", PORT_TELEMETRY).await;
+    let mut guest = launched.boot("node-1", |nonce| nonce).await;
+    launched.saw("tunnel open", |n| matches!(n, Notice::TunnelOpen { .. })).await;
+    let certified = Event::Certified { tier: 0, not_after: UnixTime(100) }.to_line().unwrap() + "\n";
+    telemetry.write_all(certified.as_bytes()).await.unwrap();
+    eventually("the certificate is written down", || read().certificate.is_some()).await;
+    let record = read();
+    assert_eq!((record.phase, record.address, record.tier), (Phase::Serving, Some(Address([5; 20])), Some(0)));
+    assert_eq!(record.findings.len(), 2);
+    assert_eq!(record.standing(true, UnixTime(99)), Standing::Ready);
+
+    launched.wish.send_replace(Wish::Stop);
+    assert_eq!(timeout(SOON, guest.read_u8()).await.unwrap().unwrap(), STOP);
+    launched.power_off("node-1");
+    let (ended, _) = launched.ends().await;
+    recorder.end(&ended);
+    assert_eq!((read().phase, read().failure), (Phase::Stopped, None));
 }
 
 #[tokio::test]

@@ -100,6 +100,11 @@ impl Resolve {
         Ok(())
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn get(&self, host: &Host) -> Option<SocketAddr> {
         self.0.get(&(host.name.clone(), host.port)).copied()
     }
