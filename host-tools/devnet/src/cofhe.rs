@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::chain::Chain;
@@ -139,6 +140,22 @@ impl Answer {
     fn message(status: u16, message: &str) -> Self {
         Self::json(status, &json!({ "message": one_line(message) }))
     }
+}
+
+/// Why a request is refused: status and message.
+type Refusal = (u16, String);
+
+/// A body that is a document of kind `T`.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    if body.len() > BODY_CAP {
+        return Err((413, format!("body: wanted at most {BODY_CAP} bytes, got {}", body.len())));
+    }
+    serde_json::from_slice(body).map_err(|e| (400, format!("body: {e}")))
+}
+
+/// Our own fault.
+fn internal(error: impl std::fmt::Display) -> Refusal {
+    (500, error.to_string())
 }
 
 /// Nothing that holds one of these locks leaves it half changed.

@@ -51,16 +51,15 @@ impl Chain {
             ("eth_getBlockByNumber", [tag, whole]) => self.block_by_number(tag, whole),
             ("eth_getTransactionCount", [account, tag]) => {
                 let account = address("account", account)?;
-                self.at(tag)?;
-                Ok(quantity(self.turn(account, |world| world.nonce(account))?))
+                self.latest(tag)?;
+                Ok(quantity(self.view(|world| world.nonce(account))?))
             }
             ("eth_getTransactionReceipt", [hash]) => self.receipt(hash),
-            ("eth_call", [call]) => self.call(call).map(|(output, _)| data(&output)),
-            ("eth_call", [call, tag]) => {
-                self.at(tag)?;
-                self.call(call).map(|(output, _)| data(&output))
+            ("eth_call" | "eth_estimateGas", [call, tag @ ..]) if tag.len() < 2 => {
+                tag.first().map_or(Ok(()), |tag| self.latest(tag))?;
+                let (output, gas) = self.call(call)?;
+                Ok(if name == "eth_call" { data(&output) } else { quantity(gas) })
             }
-            ("eth_estimateGas", [call] | [call, _]) => self.call(call).map(|(_, gas)| quantity(gas)),
             ("eth_sendRawTransaction", [raw]) => self.send(raw),
             (name, _) if METHODS.contains(&name) => Err(Fault::params(format!("{name}: wanted other parameters"))),
             _ => Err(Fault::method(name, &METHODS)),
@@ -72,10 +71,9 @@ impl Chain {
         self.now().saturating_sub(GENESIS)
     }
 
-    /// The block that a tag names; state is kept for the latest only.
-    fn at(&self, tag: &Value) -> Result<(), Fault> {
-        let block = self.number(tag)?;
-        if block == self.block() {
+    /// State is kept for the latest block only.
+    fn latest(&self, tag: &Value) -> Result<(), Fault> {
+        if self.number(tag)? == self.block() {
             Ok(())
         } else {
             Err(Fault::params("block: wanted \"latest\"; older state is not kept"))

@@ -8,7 +8,6 @@
 use alloy_primitives::keccak256;
 use blf_evidence::Address;
 
-use super::NOBODY;
 use super::account;
 use super::rlp::{self, Item};
 
@@ -52,8 +51,8 @@ impl Transaction {
         let digest = keccak256([&[DYNAMIC_FEE][..], &unsigned].concat()).0;
         let [parity] = parity.number("parity")?;
         let from = signer(&digest, r, s, parity)?;
-        let (max_fee, tip) = (u128::from_be_bytes(max_fee.number("max fee")?), u128::from_be_bytes(tip.number("tip")?));
-        Self { kind: DYNAMIC_FEE, from, max_fee, tip, ..Self::common(raw, [nonce, gas, to, value, data])? }.whole()
+        let fees = [u128::from_be_bytes(max_fee.number("max fee")?), u128::from_be_bytes(tip.number("tip")?)];
+        Self::new(raw, DYNAMIC_FEE, from, fees, [nonce, gas, to, value, data])
     }
 
     fn legacy(raw: &[u8], chain_id: u64) -> Result<Self, String> {
@@ -68,34 +67,35 @@ impl Transaction {
         unsigned.extend([rlp::number(chain_id), rlp::number(0), rlp::number(0)].concat());
         let from = signer(&keccak256(rlp::list(&unsigned)).0, r, s, u8::from(v % 2 == 1))?;
         let price = u128::from_be_bytes(gas_price.number("gas price")?);
-        Self { kind: 0, from, max_fee: price, tip: price, ..Self::common(raw, [nonce, gas, to, value, data])? }.whole()
+        Self::new(raw, 0, from, [price, price], [nonce, gas, to, value, data])
     }
 
-    fn common(raw: &[u8], [nonce, gas, to, value, data]: [Item<'_>; 5]) -> Result<Self, String> {
+    fn new(
+        raw: &[u8],
+        kind: u8,
+        from: Address,
+        [max_fee, tip]: [u128; 2],
+        [nonce, gas, to, value, data]: [Item<'_>; 5],
+    ) -> Result<Self, String> {
+        if tip > max_fee {
+            return Err(format!("max priority fee per gas higher than max fee per gas: {tip} and {max_fee}"));
+        }
         let to = to.bytes("to")?;
         let Ok(to) = <[u8; 20]>::try_from(to) else {
             return Err(format!("to: wanted a contract of this devnet (20 bytes), got {} bytes", to.len()));
         };
         Ok(Self {
             hash: keccak256(raw).0,
-            kind: 0,
-            from: NOBODY,
+            kind,
+            from,
             to: Address(to),
             nonce: u64::from_be_bytes(nonce.number("nonce")?),
             gas: u64::from_be_bytes(gas.number("gas")?),
-            max_fee: 0,
-            tip: 0,
+            max_fee,
+            tip,
             has_value: value.number::<32>("value")? != [0; 32],
             data: data.bytes("data")?.to_vec(),
         })
-    }
-
-    fn whole(self) -> Result<Self, String> {
-        if self.tip > self.max_fee {
-            let (tip, max) = (self.tip, self.max_fee);
-            return Err(format!("max priority fee per gas higher than max fee per gas: {tip} and {max}"));
-        }
-        Ok(self)
     }
 }
 
@@ -112,4 +112,31 @@ fn same_chain(got: u64, wanted: u64) -> Result<(), String> {
 fn signer(digest: &[u8; 32], r: Item<'_>, s: Item<'_>, parity: u8) -> Result<Address, String> {
     let signature = [&r.number::<32>("r")?[..], &s.number::<32>("s")?, &[parity.saturating_add(27)]].concat();
     account::signer(digest, &signature).ok_or_else(|| "signature: wanted r, low s and a parity of 0 or 1".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Signed by another library for one account: nothing of it can be changed or left out.
+    #[test]
+    fn every_bit_is_signed() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/cofhe/vectors/transactions.json")).unwrap();
+        let account = vectors["address"].as_str().and_then(account::address).unwrap();
+        for kind in ["dynamic_fee", "legacy"] {
+            let raw = hex::decode(&vectors[kind]["raw"].as_str().unwrap()[2..]).unwrap();
+            assert_eq!(Transaction::parse(&raw, 421_614).unwrap().from, account);
+            for bit in 0..8 * raw.len() {
+                let mut changed = raw.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let parsed = Transaction::parse(&changed, 421_614);
+                assert!(parsed.is_err() || parsed.unwrap().from != account, "{kind}: bit {bit}");
+            }
+            for length in 0..raw.len() {
+                assert!(Transaction::parse(&raw[..length], 421_614).is_err(), "{kind}: {length} bytes");
+            }
+            assert!(Transaction::parse(&[&raw[..], &[0]].concat(), 421_614).is_err(), "{kind}: a byte more");
+        }
+    }
 }

@@ -168,3 +168,47 @@ impl World<'_> {
         if entries > ENTRIES { Err(Error::Full) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use blf_evidence::UnixTime;
+
+    use super::super::Chain;
+    use super::*;
+
+    fn chain() -> Chain {
+        Chain::open(None, &crate::development::profile().unwrap(), Arc::new(|| UnixTime(1_795_165_688))).unwrap()
+    }
+
+    #[test]
+    fn a_full_chain_takes_nothing_more() {
+        let (chain, account) = (chain(), Address([5; 20]));
+        let fill = "UPDATE chain SET entries = ?1";
+        chain.view(|world| Ok(world.db.execute(fill, [ENTRIES - 1])?)).unwrap();
+        chain.allow([1; 32], account).unwrap();
+        assert!(matches!(chain.allow([2; 32], account), Err(Error::Full)));
+        assert!(matches!(chain.encrypt(&Plain([1; 16])), Err(Error::Full)));
+        assert_eq!([[1; 32], [2; 32]].map(|handle| chain.is_allowed(handle, account).unwrap()), [true, false]);
+    }
+
+    #[test]
+    fn the_oldest_receipts_go_first() {
+        let receipt = |count: i64| {
+            let mut hash = [0; 32];
+            hash[..8].copy_from_slice(&count.to_be_bytes());
+            hash
+        };
+        chain()
+            .view(|world| {
+                for count in 0..=RECEIPTS {
+                    world.keep_receipt(receipt(count), 1, "{}")?;
+                }
+                let kept = [0, 1, RECEIPTS].map(|count| world.has_receipt(receipt(count)));
+                assert_eq!(kept.map(Result::unwrap), [false, true, true]);
+                Ok(())
+            })
+            .unwrap();
+    }
+}

@@ -75,7 +75,8 @@ fn request(body: &[u8]) -> Result<Request, Fault> {
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(Fault::new(-32_600, "body: wanted one request, which is an object"));
     }
-    let request: Request = serde_json::from_slice(body).map_err(|e| Fault::new(-32_700, format!("body: {e}")))?;
+    let unread = |e: serde_json::Error| Fault::new(if e.is_data() { -32_600 } else { -32_700 }, format!("body: {e}"));
+    let request: Request = serde_json::from_slice(body).map_err(unread)?;
     if request.jsonrpc != "2.0" {
         return Err(Fault::new(-32_600, "jsonrpc: wanted \"2.0\""));
     }

@@ -3,6 +3,7 @@
 //! `POST /v2/sealoutput` with handle, chain and permit; then `GET /v2/sealoutput/{id}` until it is done.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use blf_evidence::{Hex, UnixTime};
 use crypto_box::aead::AeadInPlace as _;
@@ -10,7 +11,7 @@ use crypto_box::{PublicKey, SalsaBox, SecretKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Knobs};
+use super::{Answer, Knobs, Refusal, internal, parse};
 use crate::blobs::iso_8601;
 use crate::chain::{self, Chain, Permission, Plain, UINT128, Word};
 
@@ -113,9 +114,6 @@ struct Permit {
     recipient_signature: String,
 }
 
-/// A request that is refused: status and message.
-type Refusal = (u16, String);
-
 pub(super) fn answer(
     chain: &Chain,
     requests: &mut Requests,
@@ -132,10 +130,7 @@ pub(super) fn answer(
 }
 
 fn submit(chain: &Chain, requests: &mut Requests, knobs: &Knobs, body: &[u8]) -> Result<Answer, Refusal> {
-    let body: Body = match body.len() {
-        ..=super::BODY_CAP => serde_json::from_slice(body).map_err(|e| (400, format!("body: {e}")))?,
-        length => return Err((413, format!("body: wanted at most {} bytes, got {length}", super::BODY_CAP))),
-    };
+    let body: Body = parse(body)?;
     let domain = chain.domain();
     if body.host_chain_id != domain.chain_id {
         return Err((400, format!("host_chain_id: wanted {}, got {}", domain.chain_id, body.host_chain_id)));
@@ -167,7 +162,7 @@ fn submit(chain: &Chain, requests: &mut Requests, knobs: &Knobs, body: &[u8]) ->
             let document = json!({ "request_id": null, "is_succeed": false, "error_message": message });
             Ok(Answer::json(200, &document))
         }
-        Submit::NotYet => Ok(Answer { status: 204, body: Vec::new(), after: knobs.after }),
+        Submit::NotYet => Ok(Answer { status: 204, body: Vec::new(), after: Duration::ZERO }),
         Submit::Refused(status) => Err((status, "the threshold network refuses, as it was told to".into())),
     }
 }
@@ -287,6 +282,26 @@ fn random<const N: usize>() -> Result<[u8; N], Refusal> {
     crate::random().map_err(internal)
 }
 
-fn internal(error: impl std::fmt::Display) -> Refusal {
-    (500, error.to_string())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut requests = Requests::default();
+        let pending =
+            || Pending { handle: [0; 32], sealing_key: [0; 32], submitted_at: 0, processing: 0, end: End::Sealed };
+        let first = requests.add(pending()).unwrap();
+        for count in 0..KEPT as u64 {
+            assert!(requests.pending.contains_key(&first));
+            requests.add(pending()).unwrap();
+            let mut handle = [0; 32];
+            handle[..8].copy_from_slice(&count.to_be_bytes());
+            requests.next(handle, &[]);
+        }
+        assert!(!requests.pending.contains_key(&first));
+        assert_eq!((requests.pending.len(), requests.order.len(), requests.submits.len()), (KEPT, KEPT, KEPT));
+        requests.next([1; 32], &[]);
+        assert_eq!(requests.submits.len(), 1);
+    }
 }

@@ -12,7 +12,7 @@ use k256::ecdsa::SigningKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Knobs};
+use super::{Answer, Knobs, Refusal, internal, parse};
 use crate::chain::{self, Chain, Input, Plain, UINT128};
 use crate::development;
 use crate::refusal::one_line;
@@ -62,12 +62,9 @@ pub(super) fn answer(chain: &Chain, knobs: &Knobs, (method, path): (&str, &str),
     }
 }
 
-fn verify(chain: &Chain, mode: &Verify, body: &[u8]) -> Result<Vec<Value>, (u16, String)> {
+fn verify(chain: &Chain, mode: &Verify, body: &[u8]) -> Result<Vec<Value>, Refusal> {
     let bad = |error: String| (400, error);
-    let request: Request = match body.len() {
-        ..=super::BODY_CAP => serde_json::from_slice(body).map_err(|e| bad(format!("body: {e}")))?,
-        length => return Err((413, format!("body: wanted at most {} bytes, got {length}", super::BODY_CAP))),
-    };
+    let request: Request = parse(body)?;
     let account =
         chain::address(&request.account_addr).ok_or_else(|| bad("account_addr: wanted 0x and 40 hex digits".into()))?;
     let mut values = values(chain, &request, account).map_err(bad)?;
@@ -111,10 +108,6 @@ fn values(chain: &Chain, request: &Request, account: Address) -> Result<Vec<Plai
         return Err(format!("packed_list: wanted 1 to {} values of 16 bytes", BITS / 128));
     }
     Ok(values.iter().map(|value| Plain(*value)).collect())
-}
-
-fn internal(error: impl std::fmt::Display) -> (u16, String) {
-    (500, error.to_string())
 }
 
 fn failure(status: u16, error: &str) -> Answer {
