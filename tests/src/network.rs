@@ -1,12 +1,18 @@
-//! A devnet in this process, and the files by which a user knows it.
+//! A devnet in this process with its nodes, and the files by which a user knows it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use blf_appraisal::Release;
 use blf_appraisal::release::{Pcrs, SCHEMA, Source, Toolchain, measurement_id};
+use blf_devnet::{Appraisal, Devnet, Options};
 use blf_evidence::Hex;
 use blf_evidence::profile::NetworkProfile;
 use blf_evidence::statement::Profile;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use crate::node::Node;
 
 /// The event log and the registers of a recorded boot (see `measurements/appraisal/tests/vectors`).
 pub struct Boot {
@@ -46,6 +52,52 @@ impl Boot {
             outputs: Vec::new(),
         };
         Self { log: std::fs::read(&log_file).unwrap(), log_file, release }
+    }
+}
+
+/// A devnet with nodes, and the document by which a user finds it.
+pub struct Net {
+    pub runtime: Runtime,
+    pub nodes: Vec<Node>,
+    pub dir: tempfile::TempDir,
+    pub network: PathBuf,
+    stop: oneshot::Sender<()>,
+    pub running: blf_devnet::Running,
+}
+
+impl Net {
+    /// None where swtpm is missing; the reason is on standard error.
+    pub fn start(count: usize) -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let boot = Boot::recorded();
+        let dir = tempfile::tempdir().unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let mut options = Options::new(Arc::new(Appraisal::development(boot.release.clone()).unwrap())).unwrap();
+        options.state = Some(dir.path().join("devnet.sqlite"));
+        let running = runtime.block_on(Devnet::start(options, async { drop(stopped.await) })).unwrap();
+        let network = describe(dir.path(), &boot.release, &running);
+        let nodes: Option<Vec<Node>> =
+            (0..count).map(|n| Node::start(&boot, &format!("node-{n}"), running.address)).collect();
+        Some(Self { nodes: nodes?, runtime, dir, network, stop, running })
+    }
+
+    /// Stops everything in order and returns what the courier of each node saw, and the devnet's files.
+    pub fn end(self) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut seen = Vec::new();
+        for node in self.nodes {
+            let bytes = Arc::clone(&node.courier_saw);
+            assert_eq!(node.stop(), blf_agent::vault::Ended::PowerOff);
+            seen.push(std::mem::take(&mut *bytes.lock().unwrap()));
+        }
+        self.stop.send(()).unwrap();
+        self.runtime.block_on(self.running.stopped());
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(self.dir.path()).unwrap().map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                files.extend(std::fs::read(entry.path()).unwrap());
+            }
+        }
+        (seen, files)
     }
 }
 

@@ -34,6 +34,8 @@ use crate::swtpm::SwTpm;
 pub struct Node {
     /// Its address.
     pub address: Address,
+    /// Where its inbound streams arrive: what vsock port 5008 is in a VM.
+    pub api: SocketAddr,
     /// Every byte between vault and courier, both ways: all that a courier ever gets from inside the guest.
     pub courier_saw: Arc<Mutex<Vec<u8>>>,
     /// Its telemetry so far.
@@ -48,6 +50,7 @@ pub struct Node {
 struct Tcp {
     devnet: SocketAddr,
     telemetry: SocketAddr,
+    door: TcpListener,
 }
 
 impl Tunnel for Tcp {
@@ -59,6 +62,10 @@ impl Tunnel for Tcp {
 
     async fn telemetry(&self) -> Result<TcpStream, TunnelError> {
         TcpStream::connect(self.telemetry).await.map_err(|e| TunnelError::Io(e.kind()))
+    }
+
+    async fn inbound(&self) -> Result<TcpStream, TunnelError> {
+        self.door.accept().await.map(|(stream, _)| stream).map_err(|e| TunnelError::Io(e.kind()))
     }
 }
 
@@ -90,11 +97,13 @@ impl Node {
         let vault = Arc::new(Vault::new(parts).unwrap());
         let (served, socket, courier_saw) = serve(&vault);
         let events = Arc::<Mutex<Vec<Event>>>::default();
+        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let api = door.local_addr().unwrap();
         let courier = thread::spawn({
             let events = Arc::clone(&events);
-            move || run_courier(socket, devnet, &events)
+            move || run_courier(socket, devnet, door, &events)
         });
-        Some(Self { address: vault.node(), courier_saw, events, vault, courier, served, _tpm: tpm })
+        Some(Self { address: vault.node(), api, courier_saw, events, vault, courier, served, _tpm: tpm })
     }
 
     /// Asks the node to drain and stop, and waits until it did.
@@ -159,12 +168,14 @@ fn serve(vault: &Arc<Vault>) -> (JoinHandle<Ended>, UnixStream, Arc<Mutex<Vec<u8
     (served, courier_end, seen)
 }
 
-fn run_courier(socket: UnixStream, devnet: SocketAddr, events: &Arc<Mutex<Vec<Event>>>) {
+fn run_courier(socket: UnixStream, devnet: SocketAddr, door: std::net::TcpListener, events: &Arc<Mutex<Vec<Event>>>) {
     socket.set_nonblocking(true).unwrap();
+    door.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let tunnel = Tcp { devnet, telemetry: listener.local_addr().unwrap() };
+        let door = TcpListener::from_std(door).unwrap();
+        let tunnel = Tcp { devnet, telemetry: listener.local_addr().unwrap(), door };
         let collect = tokio::spawn(collect(listener, Arc::clone(events)));
         let mut limits = Limits::default();
         limits.timings.poll = Duration::from_millis(200);

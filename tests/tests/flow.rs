@@ -1,7 +1,5 @@
 //! From a booted guest to a sealed answer that the user opens, in one process: the whole path but for the VM.
 
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use blf::ask::{self, Ask, Report};
@@ -10,88 +8,38 @@ use blf::failure::Failure;
 use blf::nodes::Known;
 use blf::terminal::Terminal;
 use blf_bridge::{Key, Secret};
-use blf_devnet::{Appraisal, Devnet, Options};
 use blf_evidence::bundle::Evidence;
 use blf_evidence::job::Verdict;
 use blf_evidence::statement::Binding;
 use blf_evidence::telemetry::{Event, JobState};
-use blf_tests::network::{Boot, describe};
-use blf_tests::node::Node;
+use blf_tests::network::Net;
 use blf_tests::search::Needles;
 use k256::ecdsa::SigningKey;
-use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 
-/// A devnet with nodes, and the document by which a user finds it.
-struct Net {
-    runtime: Runtime,
-    nodes: Vec<Node>,
-    dir: tempfile::TempDir,
-    network: PathBuf,
-    stop: oneshot::Sender<()>,
-    running: blf_devnet::Running,
-}
-
-impl Net {
-    /// None where swtpm is missing; the reason is on standard error.
-    fn start(count: usize) -> Option<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let boot = Boot::recorded();
-        let dir = tempfile::tempdir().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let mut options = Options::new(Arc::new(Appraisal::development(boot.release.clone()).unwrap())).unwrap();
-        options.state = Some(dir.path().join("devnet.sqlite"));
-        let running = runtime.block_on(Devnet::start(options, async { drop(stopped.await) })).unwrap();
-        let network = describe(dir.path(), &boot.release, &running);
-        let nodes: Option<Vec<Node>> =
-            (0..count).map(|n| Node::start(&boot, &format!("node-{n}"), running.address)).collect();
-        Some(Self { nodes: nodes?, runtime, dir, network, stop, running })
-    }
-
-    fn ask(&self, prompt: &str, verifiers: u8) -> Result<Report, Failure> {
-        let known = Known::read(Some(&self.network), None).unwrap();
-        let ask = Ask {
-            network: &known.network,
-            profile: &known.profile,
-            reference: &known.reference,
-            prompt: Secret::new(prompt.as_bytes().to_vec()),
-            model: known.network.model.clone(),
-            verifiers,
-            spares: 0,
-            max_new_tokens: 24,
-            deadline: Duration::from_secs(300),
-            keep_evidence: Some(self.dir.path().join("evidence")),
-            quorum_within: Duration::from_secs(120),
-        };
-        let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
-        self.runtime.block_on(ask::run(ask, key, &Terminal::new(true)))
-    }
-
-    /// Stops everything in order and returns what the courier of each node saw, and the devnet's files.
-    fn end(self) -> (Vec<Vec<u8>>, Vec<u8>) {
-        let mut seen = Vec::new();
-        for node in self.nodes {
-            let bytes = Arc::clone(&node.courier_saw);
-            assert_eq!(node.stop(), blf_agent::vault::Ended::PowerOff);
-            seen.push(std::mem::take(&mut *bytes.lock().unwrap()));
-        }
-        self.stop.send(()).unwrap();
-        self.runtime.block_on(self.running.stopped());
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(self.dir.path()).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_file() {
-                files.extend(std::fs::read(entry.path()).unwrap());
-            }
-        }
-        (seen, files)
-    }
+fn ask(net: &Net, prompt: &str, verifiers: u8) -> Result<Report, Failure> {
+    let known = Known::read(Some(&net.network), None).unwrap();
+    let ask = Ask {
+        network: &known.network,
+        profile: &known.profile,
+        reference: &known.reference,
+        prompt: Secret::new(prompt.as_bytes().to_vec()),
+        model: known.network.model.clone(),
+        verifiers,
+        spares: 0,
+        max_new_tokens: 24,
+        deadline: Duration::from_secs(300),
+        keep_evidence: Some(net.dir.path().join("evidence")),
+        quorum_within: Duration::from_secs(120),
+    };
+    let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
+    net.runtime.block_on(ask::run(ask, key, &Terminal::new(true)))
 }
 
 #[test]
 fn one_node_answers_and_nobody_in_between_could_read_it() {
     let Some(net) = Net::start(1) else { return };
     let marker = format!("What is blf? {}", blf_evidence::Hex(*Key::random().unwrap().expose()));
-    let report = net.ask(&marker, 0).unwrap();
+    let report = ask(&net, &marker, 0).unwrap();
     assert_eq!(report.tier, 0, "a TPM emulated beside us is tier 0, whatever it claims");
     assert!(!report.text.is_empty());
     assert_eq!(report.quorum.len(), 1);
@@ -136,11 +84,11 @@ fn kept_evidence_verifies_offline(net: &Net) {
 #[test]
 fn three_nodes_agree() {
     let Some(net) = Net::start(3) else { return };
-    let report = net.ask("What does blf protect?", 2).unwrap();
+    let report = ask(&net, "What does blf protect?", 2).unwrap();
     assert_eq!(report.quorum.len(), 3);
     let verdicts: Vec<_> = report.quorum.iter().filter_map(|m| m.verdict).collect();
     assert!(!verdicts.is_empty() && verdicts.iter().all(|v| *v == Verdict::Confirm), "{verdicts:?}");
-    let again = net.ask("What does blf protect?", 2).unwrap();
+    let again = ask(&net, "What does blf protect?", 2).unwrap();
     assert_eq!(report.text, again.text, "another job, the same answer");
     net.end();
 }
@@ -148,7 +96,7 @@ fn three_nodes_agree() {
 #[test]
 fn a_model_that_no_node_holds_is_refused_before_anything_is_sealed() {
     let Some(net) = Net::start(1) else { return };
-    net.ask("warm up", 0).unwrap();
+    ask(&net, "warm up", 0).unwrap();
     let known = Known::read(Some(&net.network), None).unwrap();
     let ask = Ask {
         network: &known.network,
