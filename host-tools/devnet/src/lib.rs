@@ -9,7 +9,8 @@
 //! legacy: challenge → certificate → poll → claim → result, verdicts → accepted or rejected → rewards
 //! ```
 //!
-//! Nothing here ever holds a key to a prompt or an answer: it stores sealed blobs, sealed shares and commitments.
+//! Coordinator and blob store never hold a key to a prompt or an answer, only sealed blobs, sealed shares and commitments;
+//! [CoFHE](cofhe), in clear mode, holds whatever is stored on the [chain].
 
 #![forbid(unsafe_code)]
 
@@ -81,11 +82,11 @@ pub enum Mode {
 
 /// How a devnet is to be. [`Options::new`] and [`Options::legacy`] give the usual ones.
 pub struct Options {
-    /// Where to listen; port 0 takes a free one. ICL and blob store share the listener and are told apart by name.
+    /// Where to listen; port 0 takes a free one. All peers share the listener and are told apart by name.
     pub listen: SocketAddr,
     /// The SQLite database, made if missing; `None` keeps everything in memory.
     pub state: Option<PathBuf>,
-    /// Names of the two peers.
+    /// Names of the peers, and the chain's contracts.
     pub profile: NetworkProfile,
     /// What its coordinator is.
     pub mode: Mode,

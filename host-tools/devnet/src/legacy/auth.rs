@@ -28,7 +28,9 @@ impl Signer {
         let timestamp = wanted(HEADER_TIMESTAMP)?;
         let time: u64 = timestamp.parse().map_err(|e| refused(format!("{HEADER_TIMESTAMP}: {e}")))?;
         let signature: Signature = wanted(HEADER_SIGNATURE)?.parse().map_err(|e| refused(format!("{e}")))?;
-        if now.0.abs_diff(time) > CLOCK_SKEW {
+        // A guest believes no clock of its host: the end of its first challenge is how it learns what time it is.
+        let asks_the_time = call.head.uri.path().starts_with("/internal/challenge/");
+        if now.0.abs_diff(time) > CLOCK_SKEW && !asks_the_time {
             let detail = format!("{HEADER_TIMESTAMP}: wanted {now} within {CLOCK_SKEW} seconds, got {time}");
             return Err(refused(detail));
         }

@@ -1,7 +1,7 @@
 //! What users ask a legacy coordinator: a quorum to prepare for, which need not be the one that is chosen, then to
 //! upload, submit and follow.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use blf_evidence::{Address, UnixTime};
 use bytes::Bytes;
@@ -18,6 +18,8 @@ use crate::{blobs, random};
 
 /// Seconds in which a job can be disputed.
 const DISPUTE_WINDOW: u64 = 72 * 3600;
+/// Fewest and most verifiers of a job.
+const VERIFIERS: (usize, usize) = (1, 5);
 /// Longest CID, model id, task id and handle, in bytes.
 const NAME_CAP: usize = 256;
 
@@ -134,9 +136,6 @@ impl Wanted {
     }
 }
 
-/// Verifiers of a job.
-const VERIFIERS: (usize, usize) = (1, 5);
-
 impl Request {
     pub(crate) fn submission(self) -> std::result::Result<Submission, Problem> {
         let missing = |member: &str| Problem::Unprocessable {
@@ -252,12 +251,12 @@ pub(crate) fn submit(turn: &mut Turn<'_>, submission: Submission, options: &Lega
     let (leader, verifiers) = match named {
         None => draw(&candidates, wanted.verifiers)?,
         Some((leader, verifiers)) => {
-            let distinct = BTreeMap::from_iter(std::iter::once(leader).chain(verifiers.clone()).map(|a| (a, ())));
+            let distinct: BTreeSet<Address> = std::iter::once(leader).chain(verifiers.clone()).collect();
             if verifiers.len() != wanted.verifiers || distinct.len() != 1 + verifiers.len() {
                 let detail = format!("verifier_addresses: wanted {} others", wanted.verifiers);
                 return Err(Refused::malformed(detail));
             }
-            if let Some(stranger) = distinct.keys().find(|node| !candidates.contains(node)) {
+            if let Some(stranger) = distinct.iter().find(|node| !candidates.contains(node)) {
                 return Err(Refused::malformed(format!("node {stranger} is not an active candidate")));
             }
             (leader, verifiers)

@@ -133,9 +133,9 @@ impl TryFrom<i64> for Confidence {
     }
 }
 
-/// Equal commitments that a job of `nodes` nodes needs: floor((2n + 2) / 3).
+/// Equal commitments that a job of `nodes` nodes needs: floor((2n + 2) / 3), which is ceil(2n / 3).
 pub(crate) fn needed(nodes: usize) -> usize {
-    (2 * nodes + 2) / 3
+    (2 * nodes).div_ceil(3)
 }
 
 impl Job {
@@ -224,7 +224,7 @@ fn assignment(job: &Job, named: &str, mock: bool, now: UnixTime) -> Value {
         let stored = &job.metadata.get("prompt_key_store_handles").unwrap_or(&Value::Null)[half];
         let input = &job.metadata.get("cofhe_prompt_key_inputs").unwrap_or(&Value::Null)[half]["ctHash"];
         let given = stored.as_str().or_else(|| input.as_str());
-        given.or(mock.then_some(submitted)).map(str::to_owned)
+        given.or_else(|| mock.then_some(submitted)).map(str::to_owned)
     };
     let role = if job.leader.to_string() == named { "leader" } else { "verifier" };
     let permit = job.permits.iter().find(|permit| permit.node == named).map(|permit| match &permit.permit {

@@ -55,7 +55,7 @@ pub(crate) fn attest(turn: &mut Turn<'_>, body: &Object, life: u64) -> Result<Va
     let backend = body.get("backendType").map_or("mock", |value| value.as_str().unwrap_or_default());
     // A caller that declares a tier has it.
     let declared = body.get("tier").and_then(Value::as_u64).and_then(|tier| u8::try_from(tier).ok());
-    let tier = declared.unwrap_or(u8::from(backend == "tpm"));
+    let tier = declared.unwrap_or_else(|| u8::from(backend == "tpm"));
     let models = body.get("supportedModelIds").or_else(|| body.get("supported_model_ids")).and_then(Value::as_array);
     let models: Vec<String> = models.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     let (nodes, per_node, length) = CAPS;

@@ -222,7 +222,7 @@ pub(crate) fn job(turn: &Turn<'_>, id: &str) -> Result<Value> {
 }
 
 /// A job is over, says whoever asks. Only the first word counts.
-pub(crate) fn complete(turn: &mut Turn<'_>, id: &str, completion: Completion) -> Result<Value> {
+pub(crate) fn complete(turn: &Turn<'_>, id: &str, completion: Completion) -> Result<Value> {
     let unknown = || Refused::not_found("UNKNOWN_JOB", format!("Job {id} not found"));
     let record = match row(turn, "SELECT document FROM payments WHERE job = ?1", id)? {
         Some(record) => Some(record),
