@@ -11,6 +11,7 @@
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "for tests only")]
 
 pub mod denied;
+pub mod legacy;
 pub mod network;
 pub mod node;
 pub mod search;

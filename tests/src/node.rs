@@ -21,7 +21,7 @@ use blf_agent::vault::{Ended, Parts, Vault};
 use blf_evidence::Address;
 use blf_evidence::config::Credentials;
 use blf_evidence::pack::{self, Header};
-use blf_evidence::profile::Host;
+use blf_evidence::profile::{Host, NetworkProfile};
 use blf_evidence::telemetry::Event;
 use blf_host::model::Pack;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -45,6 +45,9 @@ pub struct Node {
     served: JoinHandle<Ended>,
     _tpm: SwTpm,
 }
+
+/// Gets a node's telemetry.
+pub type Say = Arc<dyn Fn(&Event) + Send + Sync>;
 
 /// Streams by TCP instead of vsock: what the host's forwarder does, without the host.
 struct Tcp {
@@ -97,11 +100,12 @@ impl Node {
         let vault = Arc::new(Vault::new(parts).unwrap());
         let (served, socket, courier_saw) = serve(&vault);
         let events = Arc::<Mutex<Vec<Event>>>::default();
-        let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let door = door();
         let api = door.local_addr().unwrap();
         let courier = thread::spawn({
             let events = Arc::clone(&events);
-            move || run_courier(socket, devnet, door, &events)
+            let say: Say = Arc::new(move |event| events.lock().unwrap().push(event.clone()));
+            move || run_courier(socket, devnet, door, &blf_agent::profile::network().unwrap(), quick(), say)
         });
         Some(Self { address: vault.node(), api, courier_saw, events, vault, courier, served, _tpm: tpm })
     }
@@ -133,7 +137,7 @@ pub fn model_pack() -> (File, Header) {
 }
 
 /// The engine's loop over `pack`, on the other end of the vault's socket.
-fn engine_process(pack: File) -> Arc<EngineProcess> {
+pub(crate) fn engine_process(pack: File) -> Arc<EngineProcess> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || engine::serve(theirs, &pack, NonZeroUsize::MIN));
     let process = Arc::new(EngineProcess::default());
@@ -142,7 +146,7 @@ fn engine_process(pack: File) -> Arc<EngineProcess> {
 }
 
 /// The vault's loop, and the courier's end of a socket on which every byte is recorded.
-fn serve(vault: &Arc<Vault>) -> (JoinHandle<Ended>, UnixStream, Arc<Mutex<Vec<u8>>>) {
+pub(crate) fn serve(vault: &Arc<Vault>) -> (JoinHandle<Ended>, UnixStream, Arc<Mutex<Vec<u8>>>) {
     let (vault_end, vault_tap) = UnixStream::pair().unwrap();
     let (courier_tap, courier_end) = UnixStream::pair().unwrap();
     let seen = Arc::<Mutex<Vec<u8>>>::default();
@@ -168,7 +172,30 @@ fn serve(vault: &Arc<Vault>) -> (JoinHandle<Ended>, UnixStream, Arc<Mutex<Vec<u8
     (served, courier_end, seen)
 }
 
-fn run_courier(socket: UnixStream, devnet: SocketAddr, door: std::net::TcpListener, events: &Arc<Mutex<Vec<Event>>>) {
+/// Periods for tests.
+pub fn quick() -> Limits {
+    let mut limits = Limits::default();
+    limits.timings.poll = Duration::from_millis(200);
+    limits.timings.status = Duration::from_millis(100);
+    limits.timings.evidence = Duration::from_millis(50);
+    limits.timings.least = Duration::from_millis(100);
+    limits.timings.readmit = Duration::from_secs(1);
+    limits
+}
+
+/// Where inbound streams of a node without a VM arrive.
+pub(crate) fn door() -> std::net::TcpListener {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap()
+}
+
+pub(crate) fn run_courier(
+    socket: UnixStream,
+    devnet: SocketAddr,
+    door: std::net::TcpListener,
+    profile: &NetworkProfile,
+    limits: Limits,
+    say: Say,
+) {
     socket.set_nonblocking(true).unwrap();
     door.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -176,24 +203,18 @@ fn run_courier(socket: UnixStream, devnet: SocketAddr, door: std::net::TcpListen
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = TcpListener::from_std(door).unwrap();
         let tunnel = Tcp { devnet, telemetry: listener.local_addr().unwrap(), door };
-        let collect = tokio::spawn(collect(listener, Arc::clone(events)));
-        let mut limits = Limits::default();
-        limits.timings.poll = Duration::from_millis(200);
-        limits.timings.status = Duration::from_millis(100);
-        limits.timings.evidence = Duration::from_millis(50);
-        limits.timings.least = Duration::from_millis(100);
-        limits.timings.readmit = Duration::from_secs(1);
+        let collect = tokio::spawn(collect(listener, say));
         let socket = tokio::net::UnixStream::from_std(socket).unwrap();
-        courier::serve(socket, tunnel, &blf_agent::profile::network().unwrap(), limits).await.unwrap();
+        courier::serve(socket, tunnel, profile, limits).await.unwrap();
         collect.abort();
     });
 }
 
-async fn collect(listener: TcpListener, events: Arc<Mutex<Vec<Event>>>) {
+async fn collect(listener: TcpListener, say: Say) {
     while let Ok((stream, _)) = listener.accept().await {
         let mut lines = BufReader::new(stream).lines();
         while let Ok(Some(line)) = lines.next_line().await {
-            events.lock().unwrap().push(Event::parse(line.as_bytes()).unwrap());
+            say(&Event::parse(line.as_bytes()).unwrap());
         }
     }
 }
