@@ -116,7 +116,7 @@ impl FromStr for Service {
             _ => return Err(wrong()),
         };
         let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-        if host.is_empty() || (authority.port().is_some() && authority.port_u16().is_none()) {
+        if host.is_empty() || (authority.port_u16().is_none() && authority.as_str() != authority.host()) {
             return Err(wrong());
         }
         Ok(Self { secure, host, port, path: uri.path().trim_end_matches('/').to_owned() })

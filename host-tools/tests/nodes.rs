@@ -1,7 +1,7 @@
 //! Configured nodes as an operator meets them: made, imported, checked, shown; and what is said of those that are not.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,6 +75,7 @@ impl Operator {
             "crypto": { "ciphertext": "c1f3e27ec1f3e27e", "mac": "3a4c3a4c" },
         });
         fs::write(folder.join("keystore.json"), keystore.to_string()).unwrap();
+        fs::set_permissions(folder.join("keystore.json"), fs::Permissions::from_mode(0o644)).unwrap();
         fs::write(folder.join(".env"), "BLF_PRIVATE_KEY=0xdeadbeefdeadbeef\n").unwrap();
         folder
     }
@@ -251,7 +252,7 @@ fn an_existing_node_is_taken_over_key_by_key_and_no_secret_with_it() {
 fn an_existing_folder_that_is_wrong_is_refused_and_nothing_is_made() {
     let operator = Operator::new();
     for (config, wanted) in [
-        ("{\n\"tier\": s3cr3t", "line 2 column 10: no JSON"),
+        ("{\n\"tier\": s3cr3t", "line 2 column 9: no JSON"),
         ("{\n\"tier\": 0", "the text ends early"),
         ("[1]", "wanted an object"),
     ] {
