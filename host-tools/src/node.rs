@@ -152,8 +152,8 @@ pub fn variable(name: &str) -> Option<String> {
 /// # Errors
 /// Those of writing; [`ErrorKind::AlreadyExists`].
 pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or(OsStr::new("file")).to_string_lossy();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy();
     let new = folder.join(format!(".{name}.{}.new", std::process::id()));
     // Left by a process of the same number that was killed.
     drop(fs::remove_file(&new));

@@ -58,10 +58,8 @@ impl Notifier {
         let notifier = Arc::clone(self);
         Arc::new(move |notice| match notice {
             Notice::Started { .. } => notifier.say("STATUS=the VM boots"),
-            Notice::TunnelOpen { .. } => {
-                if !notifier.ready.swap(true, Ordering::Relaxed) {
-                    notifier.say("READY=1\nSTATUS=evidence accepted, seeking admission");
-                }
+            Notice::TunnelOpen { .. } if !notifier.ready.swap(true, Ordering::Relaxed) => {
+                notifier.say("READY=1\nSTATUS=evidence accepted, seeking admission");
             }
             Notice::Guest {
                 event: Event::Certified { tier, not_after } | Event::Renewed { tier, not_after }, ..

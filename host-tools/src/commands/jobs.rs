@@ -35,7 +35,7 @@ async fn list(whose: &Whose, limit: u8, json: bool) -> Result<(), Error> {
     print(format_args!("{:<36}  {:<8}  {:<10}  BLIND earned", "Job ID", "Role", "Status"));
     for history in &histories {
         for job in &history.jobs {
-            let earned = job.amount_blind_earned.map_or("-".into(), amount);
+            let earned = job.amount_blind_earned.map_or_else(|| "-".into(), amount);
             let [id, role, status] = [&job.job_id, &job.role, &job.status].map(|text| plain(text));
             print(format_args!("{id:<36}  {role:<8}  {status:<10}  {earned}"));
         }

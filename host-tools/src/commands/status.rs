@@ -81,16 +81,16 @@ pub(super) fn unwell(name: &str, standing: Standing, record: Option<&Record>) ->
 pub(super) fn show(record: &Record) {
     let row = |name: &str, value: String| print(format_args!("{name:<15} {value}"));
     row("Since", format!("{}, process {}", when(record.started_at), record.pid));
-    row("Address", record.address.map_or("none yet".into(), |address| address.to_string()));
+    row("Address", record.address.map_or_else(|| "none yet".into(), |address| address.to_string()));
     let protects = record.isolation.as_deref().unwrap_or_default();
-    row("Tier", record.tier.map_or("not known yet".into(), |tier| format!("{tier}  {protects}")));
+    row("Tier", record.tier.map_or_else(|| "not known yet".into(), |tier| format!("{tier}  {protects}")));
     let models: Vec<_> = record.models.iter().map(|m| format!("{} {}", m.id, m.manifest_sha256)).collect();
     row("Models", if models.is_empty() { "none".into() } else { models.join(", ") });
     row("Attestation", attestation(record));
     row("Certificate", certificate(record));
     let profile = record.profile.as_deref().unwrap_or("?");
     row("ICL endpoint", format!("{}  (profile {profile})", record.icl.as_deref().unwrap_or("not known yet")));
-    row("Heartbeat", record.heartbeat_at.map_or("none yet".into(), |at| format!("{} ago", span(now(), at))));
+    row("Heartbeat", record.heartbeat_at.map_or_else(|| "none yet".into(), |at| format!("{} ago", span(now(), at))));
     let jobs = record.jobs;
     row(
         "Jobs",
@@ -130,7 +130,10 @@ pub(super) fn certificate(record: &Record) -> String {
 /// A time as people of this machine read it.
 fn when(time: UnixTime) -> String {
     let stamp = i64::try_from(time.0).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    stamp.map_or("?".into(), |stamp| stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string())
+    stamp.map_or_else(
+        || "?".into(),
+        |stamp| stamp.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string(),
+    )
 }
 
 /// How long from `earlier` to `later`, roughly.

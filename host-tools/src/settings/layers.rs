@@ -114,7 +114,7 @@ impl Layers {
             let text = match key.kind {
                 // Nobody else knows where the file lies.
                 Kind::Path if !text.is_empty() => {
-                    path.parent().unwrap_or(Path::new("")).join(text).display().to_string()
+                    path.parent().unwrap_or_else(|| Path::new("")).join(text).display().to_string()
                 }
                 _ => text,
             };
