@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener, VsockStream};
 
 use crate::forward::read_line;
@@ -56,6 +59,9 @@ const BACKLOG: usize = 16;
 /// Longest answer of `vhost-device-vsock` to `CONNECT port`: `OK port`, a u32 and a newline.
 const CONNECTED: usize = 14;
 
+/// How long to wait before accepting again when this process is out of something.
+const RECOVERY: Duration = Duration::from_millis(100);
+
 /// The longest path a unix socket can have (`sun_path` in unix(7), with its final zero).
 const SUN_PATH: usize = 108;
 
@@ -75,13 +81,19 @@ impl Listener {
         Ok(Self(Source::Unix { listener: UnixListener::bind(&path)?, path }))
     }
 
-    /// The guest's next connection.
+    /// The guest's next connection. While this process is out of something, connections wait.
     ///
     /// # Errors
-    /// Those of accepting; [`io::ErrorKind::BrokenPipe`] when the kernel's listener ended.
+    /// Those of accepting that do not pass; [`io::ErrorKind::BrokenPipe`] when the kernel's listener ended.
     pub async fn accept(&mut self) -> io::Result<Stream> {
         match &mut self.0 {
-            Source::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Source::Unix { listener, .. } => loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => return Ok(Box::new(stream)),
+                    Err(error) if passes(&error) => sleep(RECOVERY).await,
+                    Err(error) => return Err(error),
+                }
+            },
             Source::Kernel(streams) => match streams.recv().await {
                 Some(stream) => Ok(Box::new(stream)),
                 None => Err(io::ErrorKind::BrokenPipe.into()),
@@ -158,9 +170,23 @@ impl Drop for Kernel {
     }
 }
 
+/// True for an error of accept(2) that is no fault of the listener: a connection that is gone already, or a process or
+/// system that is out of file descriptors or memory for now.
+fn passes(error: &io::Error) -> bool {
+    let passing = [Errno::CONNABORTED, Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| passing.contains(&error))
+}
+
 async fn dispatch(listener: VsockListener, routes: Routes) {
     loop {
-        let Ok((stream, peer)) = listener.accept().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if passes(&error) => {
+                sleep(RECOVERY).await;
+                continue;
+            }
+            Err(_) => return,
+        };
         // A guest that is not ours, or one whose backlog is full, gets a closed stream.
         if let Ok(routes) = routes.lock()
             && let Some(route) = routes.get(&peer.cid())
