@@ -41,7 +41,7 @@ pub enum EventKind {
         /// The user.
         user: Address,
     },
-    /// The devnet itself failed at something; whoever asked was answered 500.
+    /// The devnet itself failed at something; whoever asked was answered 5xx.
     Fault {
         /// What failed.
         detail: String,

@@ -14,7 +14,7 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) code: Cow<'static, str>,
     pub(crate) detail: String,
-    /// Seconds, for 429.
+    /// Seconds, for 429 and 507.
     pub(crate) retry_after: Option<u64>,
 }
 
@@ -74,12 +74,13 @@ impl Refused {
 
     /// True if nothing was wrong with the request.
     pub(crate) fn is_fault(&self) -> bool {
-        self.status == StatusCode::INTERNAL_SERVER_ERROR
+        self.status.is_server_error()
     }
 
     /// The document that goes out.
     pub(crate) fn document(&self) -> Refusal {
-        let detail = if self.is_fault() { "the devnet is at fault, its operator sees why" } else { &self.detail };
+        let internal = self.status == StatusCode::INTERNAL_SERVER_ERROR;
+        let detail = if internal { "the devnet is at fault, its operator sees why" } else { &self.detail };
         Refusal { code: self.code.clone().into_owned(), detail: detail.to_owned() }
     }
 }
@@ -92,7 +93,14 @@ pub(crate) fn one_line(text: &str) -> String {
 
 impl From<rusqlite::Error> for Refused {
     fn from(error: rusqlite::Error) -> Self {
-        Self::internal(format!("state: {error}"))
+        match error.sqlite_error_code() {
+            // Undone, and worth another attempt once the operator, who is told, has made room.
+            Some(rusqlite::ErrorCode::DiskFull) => Self {
+                retry_after: Some(10),
+                ..Self::new(StatusCode::INSUFFICIENT_STORAGE, "STORE_FULL", "state: the disk is full")
+            },
+            _ => Self::internal(format!("state: {error}")),
+        }
     }
 }
 
