@@ -14,5 +14,6 @@ pub mod denied;
 pub mod legacy;
 pub mod network;
 pub mod node;
+pub mod processes;
 pub mod search;
 pub mod swtpm;

@@ -137,7 +137,7 @@ pub fn model_pack() -> (File, Header) {
 }
 
 /// The engine's loop over `pack`, on the other end of the vault's socket.
-pub(crate) fn engine_process(pack: File) -> Arc<EngineProcess> {
+pub fn engine_process(pack: File) -> Arc<EngineProcess> {
     let (ours, theirs) = UnixStream::pair().unwrap();
     thread::spawn(move || engine::serve(theirs, &pack, NonZeroUsize::MIN));
     let process = Arc::new(EngineProcess::default());
