@@ -10,19 +10,24 @@ pub struct Backoff {
     failures: u32,
 }
 
+/// Longest wait that the other side may ask for.
+pub const ASKED: Duration = Duration::from_secs(300);
+
 impl Backoff {
     /// Waits at least `least` and at most `most` between two attempts.
     pub fn new(least: Duration, most: Duration) -> Self {
         Self { least, most, failures: 0 }
     }
 
-    /// The delay after another failure: uniform up to a limit that doubles each time (full jitter), never below the
-    /// least. What the other side asked for (`Retry-After`) is honoured as far as the cap allows, and spread.
+    /// The delay after another failure: uniform between the least and a limit that doubles each time (full jitter). What
+    /// the other side asked for (`Retry-After`) is honoured up to [`ASKED`], and spread.
     pub fn failed(&mut self, asked: Option<Duration>) -> Duration {
         self.failures = self.failures.saturating_add(1);
         let limit = self.least.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.most);
-        let asked = asked.map(|asked| asked.min(self.most) + below(self.least));
-        below(limit).max(self.least).max(asked.unwrap_or_default())
+        // Without an atom at the least: half of a fleet would come back together.
+        let delay = self.least + below(limit.saturating_sub(self.least));
+        let asked = asked.map(|asked| asked.min(ASKED) + below(self.least));
+        delay.max(asked.unwrap_or_default())
     }
 
     /// Forgets the failures; true if there were any.
@@ -61,12 +66,22 @@ mod tests {
     }
 
     #[test]
+    fn no_two_nodes_come_back_together() {
+        let first = || Backoff::new(Duration::from_secs(60), Duration::from_secs(300)).failed(None);
+        let delays: std::collections::BTreeSet<_> = (0..64).map(|_| first()).collect();
+        assert!(delays.len() > 60, "{delays:?}");
+    }
+
+    #[test]
     fn honours_what_was_asked_up_to_the_cap() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
         let asked = Duration::from_secs(120);
         let delay = backoff.failed(Some(asked));
         assert!((asked..=asked + Duration::from_secs(1)).contains(&delay), "{delay:?}");
-        assert!(backoff.failed(Some(Duration::from_secs(1_000_000))) <= Duration::from_secs(301));
+        assert!(backoff.failed(Some(Duration::from_secs(1_000_000))) <= ASKED + Duration::from_secs(1));
+        // However soon it would ask by itself.
+        let mut probe = Backoff::new(Duration::from_secs(1), Duration::from_secs(25));
+        assert!(probe.failed(Some(asked)) >= asked);
     }
 
     #[test]

@@ -313,7 +313,8 @@ async fn assignments<T: Tunnel>(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), DaemonError> {
     let mut jobs = Jobs::new(Arc::clone(node), stop.clone());
-    let mut backoff = Backoff::new(node.timings.least, node.timings.most);
+    // Never more often than while all is well: these polls are most of what an ICL that is in trouble gets.
+    let mut backoff = Backoff::new(node.timings.poll, node.timings.most);
     let mut wait = Duration::ZERO;
     let mut quiet = Instant::now();
     loop {

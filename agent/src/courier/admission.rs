@@ -72,10 +72,13 @@ pub(crate) async fn keep<T: Tunnel>(node: &Node<T>) {
                 tokio::select! {
                     () = tokio::time::sleep(renew) => {}
                     () = node.not_admitted() => {
-                        // At most one attestation a minute, however often the ICL forgets.
-                        if let Some(attested) = state.attested {
-                            tokio::time::sleep_until(attested + node.timings.readmit).await;
-                        }
+                        // Whoever lost the node has most likely lost its AK as well.
+                        state.enrolled = false;
+                        // An ICL that lost its state forgets a thousand nodes in the same seconds: they come back spread
+                        // over a minute. And at most one attestation a minute, however often it forgets.
+                        let readmit = node.timings.readmit;
+                        let soonest = state.attested.map_or_else(Instant::now, |attested| attested + readmit);
+                        tokio::time::sleep_until(soonest.max(Instant::now() + below(readmit))).await;
                     }
                 }
             }

@@ -136,7 +136,8 @@ async fn carry_out<T: Tunnel>(
     let claim = tokio::select! {
         biased;
         () = raised(&mut stop) => return Err(JobError::Stopping),
-        claim = persist(node, node.at(wire.claim_by), || icl.claim(job)) => claim,
+        // One attempt at least, however late it is by our clock.
+        claim = persist(node, node.at(wire.claim_by).max(start + timings.step), || icl.claim(job)) => claim,
     };
     let claim = claim.and_then(|claim| claim.ok_or(JobError::DoneBefore));
     let claim = claim.inspect_err(|error| progress.claimed = !error.is_refusal())?;

@@ -21,7 +21,7 @@ use crate::icl::{TOKEN, refuse, retry_after};
 use crate::net::{Net, Reply};
 use crate::world::{NOW, World};
 
-fn server(world: &World, host: &Host) -> Https<Net> {
+pub fn server(world: &World, host: &Host) -> Https<Net> {
     let clock = Clock::new(UnixTime(NOW));
     let connector = tls::connector(&world.profile.tls_roots, clock).unwrap();
     let egress = Egress::new(world.net.clone(), &world.profile, world.limits.dial);

@@ -39,12 +39,15 @@ pub struct State {
     /// Every request: when, method, path.
     pub log: Vec<(Duration, String, String)>,
     nonces: HashSet<String>,
-    challenge: Option<Hex<32>>,
+    challenges: HashMap<Address, Hex<32>>,
+    /// How far its clock has been set forward, or back, in seconds.
+    pub skew: i64,
     /// Certified nodes; cleared to forget them.
     pub known: HashSet<Address>,
     /// Life of a certificate, in seconds.
     pub life: u64,
-    pub enrolled: bool,
+    /// Nodes whose AK is certified; cleared to forget them.
+    pub enrolled: HashSet<Address>,
     pub attested: Vec<Attest>,
     pub heartbeats: Vec<(Duration, Heartbeat)>,
     pub evidence_requests: Vec<EvidenceRequest>,
@@ -79,7 +82,11 @@ impl Double {
     }
 
     pub fn now(&self) -> UnixTime {
-        UnixTime(self.epoch + self.start.elapsed().as_secs())
+        self.with(|s| self.at(s))
+    }
+
+    fn at(&self, s: &State) -> UnixTime {
+        UnixTime((self.epoch + self.start.elapsed().as_secs()).saturating_add_signed(s.skew))
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -106,7 +113,7 @@ impl Double {
         let segments: Vec<&str> = path.split('/').skip(1).collect();
         if let ["internal", "time"] = segments.as_slice() {
             let nonce: Hex<32> = query.strip_prefix("nonce=").unwrap().parse().unwrap();
-            let time = self.now();
+            let time = self.at(s);
             let signature = Signature::sign(&self.key, Time::signed_text(&nonce, time).as_bytes());
             return ok(&Time { nonce, signature, time });
         }
@@ -114,12 +121,12 @@ impl Double {
             Ok(node) => node,
             Err(code) => return refuse(401, code),
         };
-        let body = &call.body;
+        let (body, now) = (&call.body, self.at(s));
         match (call.method.as_str(), segments.as_slice()) {
             ("GET", ["internal", "challenge", _]) => {
                 let nonce = Hex(Sha256::digest(s.log.len().to_be_bytes()).into());
-                s.challenge = Some(nonce);
-                let expires_at = self.now().plus(300);
+                s.challenges.insert(node, nonce);
+                let expires_at = self.at(s).plus(300);
                 ok(&Challenge { challenge_id: "c".into(), nonce, audience: ICL.into(), expires_at })
             }
             ("POST", ["internal", "enroll"]) => {
@@ -134,17 +141,17 @@ impl Double {
             ("POST", ["internal", "enroll", "activate"]) => {
                 let activate: Activate = parse(body);
                 assert_eq!((activate.enrolment_id.as_str(), activate.secret), ("e", Hex([3; 32])));
-                s.enrolled = true;
+                s.enrolled.insert(node);
                 ok(&ActivateReply { ak_certificate: Base64(b"certificate".to_vec()) })
             }
             ("POST", ["internal", "attestation", "verify"]) => {
                 let attest: Attest = parse(body);
                 attest.evidence.check().unwrap();
                 let binding = Binding::parse(attest.evidence.binding.as_bytes()).unwrap();
-                if binding.purpose != Purpose::Admission || s.challenge.take() != Some(binding.nonce) {
+                if binding.purpose != Purpose::Admission || s.challenges.remove(&node) != Some(binding.nonce) {
                     return refuse(403, "STALE_NONCE");
                 }
-                if attest.backend_type == "tpm" && !s.enrolled {
+                if attest.backend_type == "tpm" && !s.enrolled.contains(&node) {
                     return refuse(403, "AK_REFUSED");
                 }
                 s.attested.push(attest);
@@ -153,10 +160,10 @@ impl Double {
                     "certificate",
                     &Certificate {
                         binding_sha256: Hex([0; 32]),
-                        issued_at: self.now(),
+                        issued_at: self.at(s),
                         keys: binding.keys,
                         measurement: "tpm-pcr11:00".into(),
-                        not_after: self.now().plus(s.life),
+                        not_after: self.at(s).plus(s.life),
                         tier: 0,
                         v: 1,
                     },
@@ -186,7 +193,7 @@ impl Double {
                 job.claims += 1;
                 let key = SealedKey { enc: Hex([1; 32]), ct: Hex([2; 48]) };
                 let share = Share { node, hpke: Hex([4; 32]), key };
-                ok(&ClaimReply { share, claim_deadline: self.now().plus(300) })
+                ok(&ClaimReply { share, claim_deadline: UnixTime(now.0 + 300) })
             }
             ("POST", ["internal", "task", "commit"]) => {
                 let commit: Commit = parse(body);
@@ -229,7 +236,7 @@ impl Double {
         let time: u64 = header(HEADER_TIMESTAMP)?.parse().map_err(|_| "NOT_SIGNED")?;
         let nonce: Hex<16> = header(HEADER_NONCE)?.parse().map_err(|_| "NOT_SIGNED")?;
         let signature: Signature = header(HEADER_SIGNATURE)?.parse().map_err(|_| "NOT_SIGNED")?;
-        if self.now().0.abs_diff(time) > CLOCK_SKEW {
+        if self.at(s).0.abs_diff(time) > CLOCK_SKEW {
             return Err("TIME_SKEW");
         }
         let body = Hex(Sha256::digest(&call.body).into());

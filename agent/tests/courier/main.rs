@@ -4,9 +4,12 @@
 #![allow(missing_docs, unreachable_pub, unnameable_types)]
 
 mod exchange;
+mod fleet;
 mod flow;
+mod hostile;
 mod icl;
 mod net;
+mod outage;
 mod pki;
 mod trouble;
 mod trust;

@@ -18,7 +18,10 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream, duplex};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream, duplex,
+};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::TlsAcceptor;
 
@@ -44,6 +47,33 @@ pub enum Reply {
     Hangup,
 }
 
+/// Bytes that a server says to any request, whatever they mean.
+#[derive(Clone, Debug)]
+pub struct Script {
+    pub once: Vec<u8>,
+    /// Said again and again; the connection is closed if there is nothing to say.
+    pub again: Vec<u8>,
+    pub every: Duration,
+}
+
+impl Script {
+    async fn play(self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+        let mut request = Vec::new();
+        while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => request.push(byte),
+                Err(_) => return,
+            }
+        }
+        let mut said = stream.write_all(&self.once).await;
+        while said.is_ok() && !self.again.is_empty() {
+            sleep(self.every).await;
+            said = stream.write_all(&self.again).await;
+        }
+        drop(stream.shutdown().await);
+    }
+}
+
 pub trait Peer: Send + Sync + 'static {
     fn answer(&self, host: &str, call: Call) -> Reply;
 }
@@ -59,6 +89,14 @@ struct Inner {
     /// Close after each reply without saying so first.
     rude: AtomicBool,
     deaf: AtomicBool,
+    /// No server is there: dials are refused.
+    down: AtomicBool,
+    /// Ends the streams that are open.
+    cut: Notify,
+    /// What servers say instead of an answer.
+    script: Mutex<Option<Script>>,
+    /// When dials were refused.
+    refused: Mutex<Vec<Instant>>,
     events: Mutex<Vec<(Instant, Event)>>,
 }
 
@@ -70,6 +108,10 @@ impl Net {
             dials: AtomicUsize::default(),
             rude: AtomicBool::default(),
             deaf: AtomicBool::default(),
+            down: AtomicBool::default(),
+            cut: Notify::default(),
+            script: Mutex::default(),
+            refused: Mutex::default(),
             events: Mutex::default(),
         }))
     }
@@ -92,13 +134,34 @@ impl Net {
         self.0.deaf.store(deaf, Ordering::Relaxed);
     }
 
+    /// Takes the servers away, or starts them again.
+    pub fn be_down(&self, down: bool) {
+        self.0.down.store(down, Ordering::Relaxed);
+        self.0.cut.notify_waiters();
+    }
+
+    /// From now on servers read from a script.
+    pub fn be_hostile(&self, script: Option<Script>) {
+        *self.0.script.lock().unwrap() = script;
+        self.0.cut.notify_waiters();
+    }
+
+    /// When dials found no server.
+    pub fn refused(&self) -> Vec<Instant> {
+        self.0.refused.lock().unwrap().clone()
+    }
+
     pub fn events(&self) -> Vec<Event> {
         self.0.events.lock().unwrap().iter().map(|(_, event)| event.clone()).collect()
     }
 
     async fn serve(self, stream: DuplexStream, host: String) {
         let tls = TlsAcceptor::from(Arc::clone(&self.0.tls.lock().unwrap()));
-        let Ok(stream) = tls.accept(stream).await else { return };
+        let Ok(mut stream) = tls.accept(stream).await else { return };
+        let script = self.0.script.lock().unwrap().clone();
+        if let Some(script) = script {
+            return script.play(&mut stream).await;
+        }
         let answer = |request: Request<Incoming>| {
             let (net, host) = (self.clone(), host.clone());
             async move {
@@ -111,10 +174,10 @@ impl Net {
                     body: body.to_bytes(),
                 };
                 let (status, headers, body) = match net.0.peer.answer(&host, call) {
-                    Reply::Whole(status, headers, body) => (status, headers, Script::Whole(Some(body))),
+                    Reply::Whole(status, headers, body) => (status, headers, Answer::Whole(Some(body))),
                     Reply::Silence => std::future::pending().await,
-                    Reply::Endless => (200, vec![], Script::Endless),
-                    Reply::Dribble => (200, vec![], Script::Dribble(Box::pin(sleep(Duration::ZERO)))),
+                    Reply::Endless => (200, vec![], Answer::Endless),
+                    Reply::Dribble => (200, vec![], Answer::Dribble(Box::pin(sleep(Duration::ZERO)))),
                     Reply::Hangup => return Err(io::ErrorKind::BrokenPipe.into()),
                 };
                 let mut response = Response::builder().status(status);
@@ -141,8 +204,19 @@ impl Tunnel for Net {
 
     async fn dial(&self, host: &Host) -> Result<DuplexStream, TunnelError> {
         self.0.dials.fetch_add(1, Ordering::Relaxed);
+        if self.0.down.load(Ordering::Relaxed) {
+            self.0.refused.lock().unwrap().push(Instant::now());
+            return Err(TunnelError::Io(io::ErrorKind::ConnectionRefused));
+        }
         let (near, far) = duplex(16 * 1024);
-        tokio::spawn(self.clone().serve(far, host.name.clone()));
+        let (net, name) = (self.clone(), host.name.clone());
+        tokio::spawn(async move {
+            let cut = Arc::clone(&net.0);
+            tokio::select! {
+                () = net.serve(far, name) => {}
+                () = cut.cut.notified() => {}
+            }
+        });
         Ok(near)
     }
 
@@ -163,13 +237,13 @@ impl Tunnel for Net {
     }
 }
 
-enum Script {
+enum Answer {
     Whole(Option<Bytes>),
     Endless,
     Dribble(Pin<Box<Sleep>>),
 }
 
-impl Body for Script {
+impl Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 

@@ -52,6 +52,11 @@ pub const ANSWER: &[u8] = b"a sealed answer of twenty-eight bytes and more";
 impl Double {
     /// A vault that was built at `built` and believes the ICL with this account.
     pub fn new(built: u64, icl: Address, backend: &'static str) -> Self {
+        Self::with_key(SigningKey::from_slice(&[9; 32]).unwrap(), built, icl, backend)
+    }
+
+    /// The same with the node key `key`.
+    pub fn with_key(key: SigningKey, built: u64, icl: Address, backend: &'static str) -> Self {
         let state = State {
             now: (built, Instant::now()),
             nonce: Hex([0; 32]),
@@ -65,7 +70,6 @@ impl Double {
             off: false,
             stop: None,
         };
-        let key = SigningKey::from_slice(&[9; 32]).unwrap();
         Self(Arc::new(Inner { key, icl, backend, state: Mutex::new(state) }))
     }
 

@@ -48,8 +48,13 @@ impl World {
 
     /// Boots the courier.
     pub fn start(&self) -> JoinHandle<Result<(), CourierError>> {
+        self.boot(&self.vault)
+    }
+
+    /// Boots the courier of another node.
+    pub fn boot(&self, vault: &vault::Double) -> JoinHandle<Result<(), CourierError>> {
         let (near, far) = duplex(64 * 1024);
-        tokio::spawn(self.vault.clone().serve(far));
+        tokio::spawn(vault.clone().serve(far));
         let (net, profile, limits) = (self.net.clone(), self.profile.clone(), self.limits);
         tokio::spawn(async move { courier::serve(near, net, &profile, limits).await })
     }
