@@ -53,7 +53,7 @@ pub(crate) struct Done {
 
 /// By role.
 pub(crate) enum Part {
-    Led(Led),
+    Led(Box<Led>),
     Verified(Verified),
 }
 
@@ -117,7 +117,7 @@ impl Claim {
                 let verify = publisher.verify_body(&key)?;
                 let commitment = legacy::commitment(&cid, &text);
                 let led = Led { job, user, cid: cid.clone(), commitment, transactions: 0, stored: None };
-                Ok((Part::Led(led), Some(Output { cid, blob, verify: verify.expose().to_vec() })))
+                Ok((Part::Led(Box::new(led)), Some(Output { cid, blob, verify: verify.expose().to_vec() })))
             }
             Role::Verifier => Ok((Part::Verified(Verified { job, text }), None)),
         }

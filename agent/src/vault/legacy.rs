@@ -148,11 +148,9 @@ impl Vault {
 
     /// The leader's result, once.
     fn result(&self, job: &Hex<32>) -> Result<Signed, VaultError> {
-        let Part::Led(Led { job, cid, commitment, stored, .. }) =
-            self.end(job, |part| matches!(part, Part::Led(Led { stored: Some(_), .. })))?
-        else {
-            return Err(JobError::NotCommitted.into());
-        };
+        let led = self.end(job, |part| matches!(part, Part::Led(led) if led.stored.is_some()))?;
+        let Part::Led(led) = led else { return Err(JobError::NotCommitted.into()) };
+        let Led { job, cid, commitment, stored, .. } = *led;
         let ([high, low], transaction) = stored.ok_or(JobError::NotCommitted)?;
         let [high, low] = [high.into(), low.into()];
         self.sign(&ResultBody::new(job, cid, commitment, [high, low], transaction))
