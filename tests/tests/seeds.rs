@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use blf_agent::attester::Tpm;
 use blf_agent::attester::tpm::Transport;
 use blf_agent::frames::{self, FromVault, Method, ToVault};
+use blf_agent::legacy::frames::Ask;
 use blf_bridge::{HpkeKey, Key, cid};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
 use blf_evidence::eip191::Signature;
@@ -474,10 +475,51 @@ fn agent() {
         ToVault::Attest { purpose: Purpose::Preview, audience: "a".into(), nonce: hex },
         ToVault::Run { context: "{}".into(), role: Role::Leader, share, boxes: None, blob: vec![1, 2, 3] },
         ToVault::RevealVerifier { job, leader_commitment: hex },
+        ToVault::Permit { hpke: None },
+        ToVault::Legacy(Ask::Attested { expiry: UnixTime(9) }),
     ];
     for (i, message) in to_vault.iter().enumerate() {
         write("frames", &format!("to-vault-{i}"), frames::encode(message).unwrap());
     }
+    let handle = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+    let job = format!("0x{}", "ab".repeat(32));
+    let nonce = "00ff".repeat(16);
+    let (hash, commitment, user) = ("12".repeat(16), "aa".repeat(32), "0x5935897A39AFABbedA5a599D38236E7Df151C8b8");
+    for (kind, name, text) in [
+        (
+            0,
+            "challenge",
+            format!(
+                r#"{{"challengeId":"11111111-2222-3333-4444-555555555555","nonce":"0x{nonce}","expiresAt":1795158273}}"#
+            ),
+        ),
+        (1, "attested", format!(r#"{{"certHash":"0x{hash}","expiry":1795244373,"tier":0}}"#)),
+        (
+            2,
+            "assignments",
+            format!(
+                r#"{{"assignments":[{{"jobId":"{job}","role":"leader","modelId":"mock","promptCid":"QmX","deadline":1,"insuranceOptIn":false,"userAddress":"{user}","kpHighHandle":"{handle}","kpLowHandle":"0x1","permit":null}}]}}"#
+            ),
+        ),
+        (
+            3,
+            "claim",
+            format!(
+                r#"{{"kpHighHandle":{handle},"kpLowHandle":{handle},"outputKeyGranted":true,"claimDeadline":1795158273}}"#
+            ),
+        ),
+        (
+            4,
+            "status",
+            format!(
+                r#"{{"jobId":"{job}","status":"queued","outputCid":"QmX","leaderCommitment":"{commitment}","failureReason":null,"nodeAssignments":{{}}}}"#
+            ),
+        ),
+        (5, "done", r#"{"status":"ok"}"#.into()),
+    ] {
+        write("legacy", name, [&[kind], text.as_bytes()].concat());
+    }
+
     let refused = FromVault::Refused { code: "CODE".into() };
     write("frames", "from-vault", frames::encode(&refused).unwrap());
 
