@@ -334,7 +334,8 @@ fn check(world: World, took: Duration) {
     let killed: usize = tally.killed_at.values().sum();
     assert_eq!((killed, jobs.len(), tally.ends.values().sum()), (world.kills, world.kills, world.kills));
     if world.kills >= KILLS {
-        for state in STATES {
+        // A prompt is opened in the instant in which it is there: that state is told together with the next.
+        for state in STATES.into_iter().filter(|state| *state != Some(JobState::PromptFetched)) {
             let name = state.map_or_else(|| "Assigned".to_owned(), |state| format!("{state:?}"));
             assert!(tally.killed_at.contains_key(&name), "nobody was killed at {name}");
         }
