@@ -165,6 +165,7 @@ impl CertificateError {
 #[cfg(test)]
 pub(crate) mod tests {
     use blf_evidence::eip191::address;
+    use blf_evidence::statement::Binding;
     use k256::ecdsa::SigningKey;
 
     use super::*;
@@ -209,13 +210,8 @@ pub(crate) mod tests {
     }
 
     fn keys() -> Keys {
-        Keys {
-            cofhe_sealing: Hex([3; 32]),
-            hpke: Hex([4; 32]),
-            node: Address([5; 20]),
-            response: Address([6; 20]),
-            tls_spki_sha256: Hex([7; 32]),
-        }
+        let sample = include_bytes!("../../measurements/evidence/tests/vectors/binding.json");
+        Binding::parse(sample).unwrap().keys
     }
 
     #[test]

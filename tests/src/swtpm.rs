@@ -26,6 +26,9 @@ pub fn skip(reason: &str) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
 
+/// The authorization area of one empty password: TPM_RS_PW.
+pub const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
+
 impl SwTpm {
     /// A fresh TPM; none, with the reason on standard error, where swtpm is not installed.
     pub fn start() -> Option<Self> {
@@ -37,6 +40,7 @@ impl SwTpm {
             .args(["--ctrl", &format!("type=unixio,path={}", at("ctrl"))])
             .args(["--flags", "not-need-init,startup-clear"])
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn();
         match child {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -57,6 +61,11 @@ impl SwTpm {
             }
         }
         Some(tpm)
+    }
+
+    /// A folder that ends with it, to keep files in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// swtpm serves one connection at a time; the next one waits for the end of the one before.
@@ -100,13 +109,15 @@ impl Transport for Socket {
     }
 }
 
+/// Sends a command whose success is all that matters.
+pub fn raw(tpm: &mut Socket, code: u32, body: &[u8]) {
+    let size = u32::try_from(10 + body.len()).unwrap();
+    let command = [&[0x80, 0x02][..], &size.to_be_bytes(), &code.to_be_bytes(), body].concat();
+    let response = tpm.transmit(&command).unwrap();
+    assert_eq!(response[6..10], [0; 4], "command {code:#x}");
+}
+
 /// TPM2_PCR_Extend of the SHA-256 bank (TPM 2.0 Part 3, section 22.2).
 pub fn extend(tpm: &mut Socket, pcr: u32, digest: [u8; 32]) {
-    /// TPM_RS_PW without a password.
-    const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
-    let body = [&pcr.to_be_bytes()[..], &PASSWORD, &[0, 0, 0, 1, 0, 0x0B], &digest].concat();
-    let size = u32::try_from(10 + body.len()).unwrap();
-    let command = [&[0x80, 0x02][..], &size.to_be_bytes(), &0x182_u32.to_be_bytes(), &body].concat();
-    let response = tpm.transmit(&command).unwrap();
-    assert_eq!(response[6..10], [0; 4], "TPM2_PCR_Extend");
+    raw(tpm, 0x182, &[&pcr.to_be_bytes()[..], &PASSWORD, &[0, 0, 0, 1, 0, 0x0B], &digest].concat());
 }

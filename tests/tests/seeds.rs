@@ -4,6 +4,9 @@
 //! vectors of the crates. The test compares them with the committed ones; with `BLF_BLESS=1` in the environment it
 //! writes them.
 
+#[path = "../../measurements/appraisal/tests/common/pe.rs"]
+mod pe;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +22,7 @@ use blf_evidence::eip191::Signature;
 use blf_evidence::job::{Answer, JobContext, Role, SealedKey, Share, Verdict};
 use blf_evidence::pack::{self, Parameters};
 use blf_evidence::profile::{Host, NetworkProfile};
-use blf_evidence::statement::{Binding, Keys, Model, Profile, Purpose, Statement};
+use blf_evidence::statement::{Binding, Keys, Model, Purpose, Statement};
 use blf_evidence::telemetry::{Code, Event, JobState};
 use blf_evidence::tpm::{EncryptedSecret, IdObject, Public, Quote};
 use blf_evidence::tunnel::Dial;
@@ -83,35 +86,19 @@ fn key() -> Key {
 }
 
 fn keys() -> Keys {
-    Keys {
-        cofhe_sealing: Hex([3; 32]),
-        hpke: Hex([4; 32]),
-        node: Address([5; 20]),
-        response: Address([6; 20]),
-        tls_spki_sha256: Hex([7; 32]),
-    }
+    binding().keys
 }
 
 fn models() -> Vec<Model> {
-    vec![Model { id: "blf-tiny-1".into(), manifest_sha256: Hex([8; 32]) }]
+    binding().models
 }
 
 fn binding() -> Binding {
     Binding {
-        anchor: None,
-        audience: "icl.devnet.blf.internal".into(),
-        boot_id: Hex([1; 16]),
-        config_sha256: Hex([2; 32]),
         egress: vec!["icl.devnet.blf.internal:8443".into()],
-        gpu_sha256: None,
-        keys: keys(),
-        models: models(),
-        nonce: Hex([9; 32]),
         not_after: UnixTime(1_795_160_000),
         numeric_profile: "blf-f32-v1".into(),
-        profile: Profile { id: Hex([10; 32]), name: "devnet".into() },
-        purpose: Purpose::Admission,
-        v: 1,
+        ..Binding::parse(&vector("evidence/tests/vectors/binding.json")).unwrap()
     }
 }
 
@@ -413,50 +400,9 @@ fn appraisal() {
     let inputs = with(serde_json::json!({"profile": "devnet", "sections": {".linux": hash}}));
     blf_appraisal::Inputs::parse(inputs.as_bytes()).unwrap();
     write("release", "inputs", inputs);
-    let uki = uki();
+    let uki = pe::uki(&pe::uki_sections());
     blf_appraisal::predict::from_uki(&uki).unwrap();
     write("uki", "uki", uki);
-}
-
-/// A PE32+ image for x86-64: headers of 1,024 bytes, sections aligned to 512, five data directories.
-fn image(sections: &[(&str, &[u8])]) -> Vec<u8> {
-    const HEADERS: usize = 1024;
-    let word = |value: usize| u32::try_from(value).unwrap().to_le_bytes();
-    let mut out = vec![0; HEADERS];
-    let mut put = |at: usize, bytes: &[u8]| out[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"MZ");
-    put(0x3C, &word(0x40));
-    put(0x40, b"PE\0\0");
-    put(0x44, &0x8664_u16.to_le_bytes());
-    put(0x46, &u16::try_from(sections.len()).unwrap().to_le_bytes());
-    put(0x54, &(112_u16 + 5 * 8).to_le_bytes());
-    let optional = 0x58;
-    put(optional, &0x20B_u16.to_le_bytes());
-    put(optional + 60, &word(HEADERS));
-    put(optional + 108, &word(5));
-    let mut body = Vec::new();
-    for (i, (name, data)) in sections.iter().enumerate() {
-        let at = optional + 112 + 5 * 8 + i * 40;
-        put(at, name.as_bytes());
-        put(at + 8, &word(data.len()));
-        put(at + 16, &word(data.len().next_multiple_of(512)));
-        put(at + 20, &word(HEADERS + body.len()));
-        body.extend_from_slice(data);
-        body.resize(body.len().next_multiple_of(512), 0);
-    }
-    out.extend(body);
-    out
-}
-
-fn uki() -> Vec<u8> {
-    image(&[
-        (".text", b"stub"),
-        (".osrel", b"ID=blf\n"),
-        (".cmdline", b"quiet\n"),
-        (".uname", b"6.12.0"),
-        (".linux", &image(&[(".text", b"kernel")])),
-        (".initrd", b"INITRD"),
-    ])
 }
 
 fn agent() {

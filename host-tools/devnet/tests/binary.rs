@@ -1,34 +1,20 @@
 //! The command itself: what it prints, how it ends.
 
+#[path = "common/release.rs"]
+mod release;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use blf_appraisal::Release;
-use blf_appraisal::release::{Pcrs, SCHEMA, Source, Toolchain, measurement_id};
 use blf_devnet::development;
 use blf_evidence::Hex;
 use blf_evidence::network::Network;
-use blf_evidence::statement::Profile;
+use release::release;
 use serde_json::Value;
 
 fn manifest(folder: &Path) -> std::path::PathBuf {
-    let (zero, one) = (Hex([0; 32]), Hex([1; 32]));
-    let release = Release {
-        schema: SCHEMA.into(),
-        measurement_id: measurement_id(one),
-        pcrs: Pcrs { pcr4: [one, one], pcr9: one, pcr11: one, pcr12: zero, pcr13: zero },
-        profile: Profile { id: development::profile().unwrap().id().unwrap(), name: "devnet".into() },
-        image_id: "blf".into(),
-        version: "0.1.0".into(),
-        kernel: "6.12".into(),
-        locked: false,
-        date: "2026-11-20".into(),
-        source: Source { commit: "0".repeat(40), agent_sha256: zero, cargo_lock_sha256: zero },
-        rust: Toolchain { version: "1.95.0".into(), commit: "0".repeat(40), sha256: zero },
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-    };
+    let release = release([Hex([1; 32]); 3]);
     let path = folder.join("manifest.json");
     std::fs::write(&path, release.to_json().unwrap()).unwrap();
     path

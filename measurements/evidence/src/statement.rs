@@ -193,6 +193,7 @@ pub(crate) mod tests {
     #[test]
     fn round_trip() {
         let text = example().to_canonical().unwrap();
+        assert_eq!(text, include_str!("../tests/vectors/binding.json"));
         assert_eq!(Binding::parse(text.as_bytes()).unwrap(), example());
     }
 

@@ -1,6 +1,9 @@
 //! The existing network in one process: a legacy devnet with its chain and CoFHE, three nodes of ours, and a user who speaks
 //! as users do today.
 
+mod beside;
+mod python;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -138,6 +141,20 @@ impl User {
 
     /// Asks leader first, then verifiers; gives the task's id and what the coordinator says of it at last.
     async fn ask(&self, model: &str, quorum: &[Address]) -> (String, Value) {
+        let task = self.submit(model, quorum).await;
+        let path = format!("/v1/inference/task/{task}");
+        for _ in 0..600 {
+            let status = self.send(&self.profile.icl, Method::GET, &path, String::new()).await;
+            if status["status"] != "QUEUED" && status["status"] != "RUNNING" {
+                return (task, status);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        panic!("no decision on {task}");
+    }
+
+    /// Seals a prompt, stores its key for the quorum, and submits; gives the task's id.
+    async fn submit(&self, model: &str, quorum: &[Address]) -> String {
         let key = Key::random().unwrap();
         let sealed = blob::seal(&key, &Secret::new(PROMPT.into())).unwrap();
         let cid = self.upload(&sealed).await;
@@ -154,16 +171,8 @@ impl User {
             "leader_address": quorum[0], "verifier_addresses": &quorum[1..], "verifier_count": quorum.len() - 1,
             "metadata": {"prompt_key_store_tx": format!("0x{transaction}")},
         });
-        let icl = self.profile.icl.clone();
-        self.send(&icl, Method::POST, "/v1/inference/requests", request.to_string()).await;
-        for _ in 0..600 {
-            let status = self.send(&icl, Method::GET, &format!("/v1/inference/task/{task}"), String::new()).await;
-            if status["status"] != "QUEUED" && status["status"] != "RUNNING" {
-                return (task, status);
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        panic!("no decision on {task}");
+        self.send(&self.profile.icl, Method::POST, "/v1/inference/requests", request.to_string()).await;
+        task
     }
 
     /// Opens the answer with the key that the leader stored.

@@ -10,3 +10,6 @@ mod nodes;
 mod quorum;
 mod server;
 mod tpm;
+
+#[path = "../common/release.rs"]
+mod release;

@@ -5,18 +5,18 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use aws_lc_rs::{cipher, digest, hmac, iv};
 use blf_appraisal::Release;
-use blf_appraisal::release::{Pcrs, Source, Toolchain, measurement_id};
-use blf_devnet::development;
 use blf_evidence::bundle::{Evidence, PCRS, Platform, TpmEvidence};
 use blf_evidence::eventlog::{EV_EFI_ACTION, EV_SEPARATOR};
 use blf_evidence::icl::EnrollReply;
-use blf_evidence::statement::{Binding, Profile, Statement};
+use blf_evidence::statement::{Binding, Statement};
 use blf_evidence::tpm::{
     ClockInfo, EncryptedSecret, HashAlg, IdObject, PcrSelection, Public, PublicKey, Quote, Signature, ak_p256_template,
     ek_p256_template,
 };
 use blf_evidence::{Base64, Hex};
 use sha2::{Digest as _, Sha256};
+
+use crate::release::{profile, release};
 
 /// A TPM as far as enrolment and quotes go.
 pub(crate) struct Tpm {
@@ -134,28 +134,8 @@ impl Machine {
 
     /// Reference Values of what this machine booted.
     pub(crate) fn release(&self) -> Release {
-        let zero = Hex([0; 32]);
-        let [pcr4, pcr9, pcr11] = [4, 9, 11].map(|pcr| Hex(self.pcrs[pcr]));
-        Release {
-            schema: blf_appraisal::release::SCHEMA.into(),
-            measurement_id: measurement_id(pcr11),
-            pcrs: Pcrs { pcr4: [pcr4, pcr4], pcr9, pcr11, pcr12: zero, pcr13: zero },
-            profile: profile(),
-            image_id: "blf".into(),
-            version: "0.1.0".into(),
-            kernel: "6.12".into(),
-            locked: false,
-            date: "2026-11-20".into(),
-            source: Source { commit: "0".repeat(40), agent_sha256: zero, cargo_lock_sha256: zero },
-            rust: Toolchain { version: "1.95.0".into(), commit: "0".repeat(40), sha256: zero },
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-        }
+        release([4, 9, 11].map(|pcr| Hex(self.pcrs[pcr])))
     }
-}
-
-fn profile() -> Profile {
-    Profile { id: development::profile().unwrap().id().unwrap(), name: "devnet".into() }
 }
 
 fn with_point(mut public: Public, point: &[u8]) -> Public {

@@ -9,9 +9,9 @@ use blf_appraisal::{
     AppraisalError, AttestationResult, Endorsers, Expectations, Policy, Rejected, Release, Root, RootKind, authenticate,
 };
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
-use blf_evidence::statement::{Binding, Keys, Model, Profile, Purpose, Statement};
+use blf_evidence::statement::{Binding, Profile, Purpose, Statement};
 use blf_evidence::tpm::{ClockInfo, HashAlg, PcrSelection, Public, PublicKey, Quote, Signature, ak_p256_template};
-use blf_evidence::{Address, Base64, Hex, UnixTime};
+use blf_evidence::{Base64, Hex, UnixTime};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SignatureAlgorithm};
 use sha2::{Digest as _, Sha256};
 
@@ -141,26 +141,11 @@ impl Setting {
         Self {
             endorsers: Endorsers { roots: vec![ca.root(RootKind::Development)], activated: Vec::new() },
             binding: Binding {
-                anchor: None,
-                audience: "icl.devnet.blf.internal".into(),
-                boot_id: Hex([1; 16]),
                 config_sha256: Hex(sha(config.as_bytes())),
-                egress: vec!["icl.devnet.blf.internal:443".into()],
-                gpu_sha256: None,
-                keys: Keys {
-                    cofhe_sealing: Hex([3; 32]),
-                    hpke: Hex([4; 32]),
-                    node: Address([5; 20]),
-                    response: Address([6; 20]),
-                    tls_spki_sha256: Hex([7; 32]),
-                },
-                models: vec![Model { id: "blf-tiny-1".into(), manifest_sha256: Hex([8; 32]) }],
                 nonce,
                 not_after: UnixTime(NOW.0 + 3600),
-                numeric_profile: "candle-f32-v1".into(),
                 profile: profile.clone(),
-                purpose: Purpose::Admission,
-                v: 1,
+                ..Binding::parse(include_bytes!("../../../evidence/tests/vectors/binding.json")).unwrap()
             },
             config,
             pcrs: boot["kernel"].as_array().unwrap().iter().map(hex).collect(),

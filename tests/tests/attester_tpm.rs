@@ -6,42 +6,31 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use blf_agent::attester::tpm::{Rc, Transport};
-use blf_agent::attester::{AttestError, Attester, Devices, Tpm, TpmFailure};
+use blf_agent::attester::{Tpm, TpmFailure};
 use blf_evidence::Hex;
 use blf_evidence::bundle::{PCRS, TpmEvidence};
 use blf_evidence::statement::Statement;
 use blf_evidence::tpm::{AK_REQUIRED, ObjectAttributes, PublicKey, Quote, Signature, left_pad};
 use blf_evidence::tpm::{Public, ek_p256_template, ek_rsa2048_template};
+use blf_tests::swtpm::{PASSWORD, Socket, SwTpm, extend, raw, skip};
 use sha2::{Digest as _, Sha256};
 
 const STATEMENT: Statement = Statement(Hex([0x5A; 64]));
 const NOWHERE: &str = "/nonexistent/event-log";
 const ALL_ZERO: [u8; 32] = [0; 32];
 
-/// Says so on the real standard error, past libtest's capture, so that a script can count the lines.
-macro_rules! skip {
-    ($($reason:tt)*) => {{
-        let test = thread::current().name().unwrap_or("?").to_owned();
-        let _ = writeln!(io::stderr(), "skipped: attester_tpm::{test}: {}", format_args!($($reason)*));
-        return;
-    }};
-}
-
 macro_rules! swtpm {
     () => {
         match SwTpm::start() {
             Some(tpm) => tpm,
-            None => skip!("swtpm is not installed"),
+            None => return,
         }
     };
 }
@@ -49,7 +38,7 @@ macro_rules! swtpm {
 #[test]
 fn quote_is_genuine() {
     let swtpm = swtpm!();
-    let mut tpm = swtpm.attester();
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     let evidence = tpm.attest(&STATEMENT).unwrap();
 
     let quote = Quote::parse(&evidence.quote.0).unwrap();
@@ -77,11 +66,11 @@ fn quote_is_genuine() {
 fn tpm2_checkquote_agrees() {
     let swtpm = swtpm!();
     if !installed("tpm2_checkquote") {
-        skip!("tpm2_checkquote is not installed");
+        return skip("tpm2_checkquote is not installed");
     }
-    let mut tpm = swtpm.attester();
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     let evidence = tpm.attest(&STATEMENT).unwrap();
-    let dir = swtpm.dir.path();
+    let dir = swtpm.dir();
     let sized = [&u16::try_from(evidence.ak_public.0.len()).unwrap().to_be_bytes()[..], &evidence.ak_public.0].concat();
     fs::write(dir.join("ak"), sized).unwrap();
     fs::write(dir.join("quote"), &evidence.quote.0).unwrap();
@@ -107,10 +96,10 @@ fn tpm2_checkquote_agrees() {
 #[test]
 fn extending_a_pcr_shows() {
     let swtpm = swtpm!();
-    assert_eq!(swtpm.attester().measurement_id().unwrap(), format!("tpm-pcr11:{}", Hex(ALL_ZERO)));
+    assert_eq!(swtpm.attester(Path::new(NOWHERE)).measurement_id().unwrap(), format!("tpm-pcr11:{}", Hex(ALL_ZERO)));
 
-    pcr_extend(&mut swtpm.connect(), 11, [7; 32]);
-    let mut tpm = swtpm.attester();
+    extend(&mut swtpm.connect(), 11, [7; 32]);
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     let extended: [u8; 32] = Sha256::new().chain_update(ALL_ZERO).chain_update([7; 32]).finalize().into();
     assert_eq!(tpm.measurement_id().unwrap(), format!("tpm-pcr11:{}", Hex(extended)));
     let evidence = tpm.attest(&STATEMENT).unwrap();
@@ -126,7 +115,7 @@ fn every_boot_has_a_new_ak_and_the_same_ek() {
     let mut seen = Vec::new();
     // swtpm has three slots for keys: that ten rounds fit shows that each round frees its two.
     for _ in 0..10 {
-        let tpm = swtpm.attester();
+        let tpm = swtpm.attester(Path::new(NOWHERE));
         seen.push((tpm.ek_public(), tpm.ak_public()));
     }
     assert!(seen.iter().all(|(ek, _)| *ek == seen[0].0));
@@ -146,7 +135,7 @@ fn pcr_changing_under_the_quote() {
             after: Box::new(move |tpm, command, response| {
                 if code(command) == TPM2_QUOTE && left > 0 {
                     left -= 1;
-                    pcr_extend(tpm, 16, [1; 32]);
+                    extend(tpm, 16, [1; 32]);
                 }
                 response
             }),
@@ -173,7 +162,7 @@ fn pcr_changing_between_reads() {
             if code(command) == TPM2_PCR_READ {
                 reads += 1;
                 if reads == 1 {
-                    pcr_extend(tpm, 0, [1; 32]);
+                    extend(tpm, 0, [1; 32]);
                 }
             }
             response
@@ -189,9 +178,9 @@ fn pcr_changing_between_reads() {
 fn credential_for_this_ek_and_ak_opens() {
     let swtpm = swtpm!();
     if !installed("tpm2_makecredential") {
-        skip!("tpm2_makecredential is not installed");
+        return skip("tpm2_makecredential is not installed");
     }
-    let mut tpm = swtpm.attester();
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     assert!(matches!(Public::parse(&tpm.ek_public()).unwrap().key, PublicKey::EccP256 { .. }));
     let (ek, ak) = (tpm.ek_public(), tpm.ak_public());
     for secret in [[1; 32], [2; 32]] {
@@ -204,7 +193,7 @@ fn credential_for_this_ek_and_ak_opens() {
 #[test]
 fn credential_of_our_icl_opens() {
     let swtpm = swtpm!();
-    let mut tpm = swtpm.attester();
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     let (ek, ak) = (Public::parse(&tpm.ek_public()).unwrap(), Public::parse(&tpm.ak_public()).unwrap());
     let credential = blf_appraisal::credential::make_credential(&ek, &ak, &[6; 32]).unwrap();
     let (id_object, encrypted_secret) = (credential.id_object.to_bytes(), credential.encrypted_secret.to_bytes());
@@ -215,11 +204,11 @@ fn credential_of_our_icl_opens() {
 fn credential_for_another_ek_or_ak_does_not_open() {
     let (swtpm, other) = (swtpm!(), swtpm!());
     if !installed("tpm2_makecredential") {
-        skip!("tpm2_makecredential is not installed");
+        return skip("tpm2_makecredential is not installed");
     }
-    let stranger = other.attester();
-    let former_ak = swtpm.attester().ak_public();
-    let mut tpm = swtpm.attester();
+    let stranger = other.attester(Path::new(NOWHERE));
+    let former_ak = swtpm.attester(Path::new(NOWHERE)).ak_public();
+    let mut tpm = swtpm.attester(Path::new(NOWHERE));
     assert_ne!(stranger.ek_public(), tpm.ek_public());
     let (ek, ak) = (tpm.ek_public(), tpm.ak_public());
     // Each refusal holds a session until it is flushed; a TPM has room for three.
@@ -262,7 +251,7 @@ fn ek_certificate_decides_which_ek() {
         for (index, content) in indices {
             nv_define_and_write(&mut swtpm.connect(), index, content.map(Vec::as_slice));
         }
-        let mut tpm = swtpm.attester();
+        let mut tpm = swtpm.attester(Path::new(NOWHERE));
         assert_eq!(tpm.ek_certificate(), present.then_some(&der[..]), "{what}");
         let ek = Public::parse(&tpm.ek_public()).unwrap();
         assert_eq!(std::mem::discriminant(&ek.key), std::mem::discriminant(&template.key), "{what}");
@@ -287,7 +276,7 @@ fn ek_certificate_that_is_none() {
 #[test]
 fn event_log_is_carried_and_capped() {
     let swtpm = swtpm!();
-    let path = swtpm.dir.path().join("log");
+    let path = swtpm.dir().join("log");
     let mut tpm = Tpm::new(Box::new(swtpm.connect()), &path).unwrap();
     assert_eq!(tpm.attest(&STATEMENT).unwrap().event_log, None);
     fs::write(&path, vec![3; 128 * 1024]).unwrap();
@@ -351,7 +340,7 @@ fn refusals_are_named() {
 fn hostile_responses_are_errors() {
     let swtpm = swtpm!();
     if !installed("tpm2_makecredential") {
-        skip!("tpm2_makecredential is not installed");
+        return skip("tpm2_makecredential is not installed");
     }
     nv_define_and_write(
         &mut swtpm.connect(),
@@ -430,52 +419,9 @@ fn hostile_responses_are_errors() {
     assert!(errors > 2000, "only {errors} hostile responses were tried");
 }
 
-#[test]
-fn silent_device_ends_at_the_deadline() {
-    // A terminal into which nobody types is a character device that never answers.
-    let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY);
-    let Ok(master) = master else { skip!("no pseudo terminals") };
-    rustix::pty::grantpt(&master).unwrap();
-    rustix::pty::unlockpt(&master).unwrap();
-    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
-    let devices = Devices {
-        tsm_reports: "/nonexistent/tsm".into(),
-        tpm: name.to_str().unwrap().into(),
-        event_log: NOWHERE.into(),
-        deadline: Duration::from_millis(300),
-    };
-    let start = Instant::now();
-    let error = Attester::detect(&devices).err().unwrap();
-    assert!(
-        matches!(&error, AttestError::Tpm(TpmFailure::Device { error, .. }) if error.kind() == io::ErrorKind::TimedOut),
-        "{error}"
-    );
-    assert!(start.elapsed() >= Duration::from_millis(300) && start.elapsed() < Duration::from_secs(10));
-}
-
-#[test]
-fn no_device_is_named() {
-    let devices =
-        Devices { tsm_reports: "/nonexistent/tsm".into(), tpm: "/nonexistent/tpm".into(), ..Devices::default() };
-    let error = Attester::detect(&devices).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "attester: wanted a TSM below /nonexistent/tsm or a TPM at /nonexistent/tpm, got neither"
-    );
-}
-
 const TPM2_CREATE_PRIMARY: u32 = 0x131;
 const TPM2_QUOTE: u32 = 0x158;
 const TPM2_PCR_READ: u32 = 0x17E;
-
-/// One emulator with its own state, ended when dropped.
-struct SwTpm {
-    child: Child,
-    dir: tempfile::TempDir,
-}
-
-/// A connection to the emulator. A stream, so that a response must be put together by its size.
-struct Socket(UnixStream);
 
 /// Sees every command and its response, and may send others in between or answer in the TPM's place.
 struct Hooked {
@@ -488,69 +434,6 @@ type Hook = dyn FnMut(&mut Socket, &[u8], Vec<u8>) -> Vec<u8> + Send;
 
 /// Answers each command with the next response of its kind, whatever it asks.
 struct Replay(RefCell<VecDeque<(u32, Vec<u8>)>>);
-
-impl SwTpm {
-    fn start() -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let child = Command::new("swtpm")
-            .args(["socket", "--tpm2", "--tpmstate", &format!("dir={}", dir.path().display())])
-            .args(["--server", &format!("type=unixio,path={}", at("sock"))])
-            .args(["--ctrl", &format!("type=unixio,path={}", at("ctrl"))])
-            .args(["--flags", "not-need-init,startup-clear"])
-            .stdin(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let child = match child {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            other => other.unwrap(),
-        };
-        Some(Self { child, dir })
-    }
-
-    /// swtpm serves one connection at a time; the next one waits for the end of the one before.
-    fn connect(&self) -> Socket {
-        let until = Instant::now() + Duration::from_secs(20);
-        loop {
-            match UnixStream::connect(self.socket()) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                    return Socket(stream);
-                }
-                Err(error) => assert!(Instant::now() < until, "swtpm did not come up: {error}"),
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn attester(&self) -> Tpm {
-        Tpm::new(Box::new(self.connect()), Path::new(NOWHERE)).unwrap()
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("sock")
-    }
-}
-
-impl Drop for SwTpm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Transport for Socket {
-    fn transmit(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
-        self.0.write_all(command)?;
-        let mut response = vec![0; 10];
-        self.0.read_exact(&mut response)?;
-        let size = u32::from_be_bytes(response[2..6].try_into().unwrap()) as usize;
-        assert!((10..=4096).contains(&size));
-        response.resize(size, 0);
-        self.0.read_exact(&mut response[10..])?;
-        Ok(response)
-    }
-}
 
 impl Transport for Hooked {
     fn transmit(&mut self, command: &[u8]) -> io::Result<Vec<u8>> {
@@ -581,24 +464,6 @@ fn code(command: &[u8]) -> u32 {
 
 fn refusal(rc: u32) -> Vec<u8> {
     [&[0x80, 0x01, 0, 0, 0, 10][..], &rc.to_be_bytes()].concat()
-}
-
-/// Sends a command whose success is all that matters.
-fn raw(tpm: &mut Socket, code: u32, body: &[u8]) {
-    let mut command = vec![0x80, 0x02];
-    command.extend(u32::try_from(10 + body.len()).unwrap().to_be_bytes());
-    command.extend(code.to_be_bytes());
-    command.extend(body);
-    let response = tpm.transmit(&command).unwrap();
-    assert_eq!(response[6..10], [0; 4], "{}", Rc(u32::from_be_bytes(response[6..10].try_into().unwrap())));
-}
-
-/// The authorization area of one empty password.
-const PASSWORD: [u8; 13] = [0, 0, 0, 9, 0x40, 0, 0, 9, 0, 0, 0, 0, 0];
-
-fn pcr_extend(tpm: &mut Socket, pcr: u32, digest: [u8; 32]) {
-    let body = [&pcr.to_be_bytes()[..], &PASSWORD, &[0, 0, 0, 1, 0, 0x0B], &digest].concat();
-    raw(tpm, 0x182, &body);
 }
 
 /// TPM2_NV_DefineSpace and TPM2_NV_Write by the owner, as a maker provisions a certificate.
