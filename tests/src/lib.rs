@@ -15,5 +15,6 @@ pub mod legacy;
 pub mod network;
 pub mod node;
 pub mod processes;
+pub mod python;
 pub mod search;
 pub mod swtpm;
