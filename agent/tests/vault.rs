@@ -523,7 +523,8 @@ fn a_panic_costs_its_job_and_a_second_one_the_guest() {
     let serving = std::thread::spawn(move || vault.serve(theirs));
     let mut run = |id: u32, prompt: &str| {
         let Job { text, share, blob, .. } = world.job(prompt);
-        channel::write(&mut courier, id, &ToVault::Run { context: text, role: Role::Leader, share, boxes: None, blob }).unwrap();
+        channel::write(&mut courier, id, &ToVault::Run { context: text, role: Role::Leader, share, boxes: None, blob })
+            .unwrap();
         channel::read(&mut courier).ok().flatten().map(|frame| frame.message::<FromVault>().unwrap())
     };
     assert!(matches!(run(1, "panic"), Some(FromVault::Refused { code }) if code == "PANICKED"));

@@ -88,7 +88,7 @@ impl LegacyNode {
             max_new_tokens: header.manifest.max_new_tokens,
         });
         let numeric_profile =
-            pack.as_ref().map_or("mock".into(), |(_, header)| header.manifest.numeric_profile.clone());
+            pack.as_ref().map_or_else(|| "mock".into(), |(_, header)| header.manifest.numeric_profile.clone());
         let engine: Arc<dyn Engine> = match pack {
             Some((file, _)) => node::engine_process(file),
             None => Arc::new(NoModel),

@@ -200,7 +200,7 @@ async fn round(world: &Arc<World>, number: usize, machines: &mut Vec<Machine>, a
         _ => When::Moment(took.mul_f64(random.below(1000) as f64 / 1000.0)),
     };
     // States are a leader's, who goes through most of them.
-    let at = if number % 4 == 0 { 0 } else { usize::try_from(random.below(3)).unwrap() };
+    let at = if number.is_multiple_of(4) { 0 } else { usize::try_from(random.below(3)).unwrap() };
 
     let job = submit(&world.kit, asker, machines).await;
     world.jobs.lock().await.insert(job.id);
