@@ -74,7 +74,7 @@ impl Refused {
 
     /// True if nothing was wrong with the request.
     pub(crate) fn is_fault(&self) -> bool {
-        self.status.is_server_error()
+        matches!(self.status, StatusCode::INTERNAL_SERVER_ERROR | StatusCode::INSUFFICIENT_STORAGE)
     }
 
     /// The document that goes out.
