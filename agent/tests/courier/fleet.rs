@@ -82,9 +82,9 @@ async fn rates(nodes: u16, restart: Restart) -> Rates {
     times.sort_unstable();
     let steady = times.iter().filter(|at| (steady_from..down).contains(*at)).count();
     let window = Duration::from_secs((NODES / nodes).into());
-    let mut first = times.partition_point(|at| *at < down);
-    let mut peak = 0;
-    for last in first..times.len() {
+    let after = times.partition_point(|at| *at < down);
+    let (mut first, mut peak) = (after, 0);
+    for last in after..times.len() {
         while times[last] - times[first] >= window {
             first += 1;
         }
