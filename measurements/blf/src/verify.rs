@@ -89,7 +89,11 @@ fn node(target: &str) -> Result<Option<Host>, Failure> {
     if url.path() != "/" || url.query().is_some() || authority.as_str().contains('@') || name.is_empty() {
         return Err(wrong());
     }
-    Ok(Some(Host { name: name.into(), port: authority.port_u16().unwrap_or(443) }))
+    let port = match authority.port_u16() {
+        None if authority.as_str() == authority.host() => 443,
+        port => port.ok_or_else(wrong)?,
+    };
+    Ok(Some(Host { name: name.into(), port }))
 }
 
 /// What evidence must answer. Only for a file somebody asked before.
