@@ -3,7 +3,7 @@
 //!
 //! `blf-host` and `blf-devnet` run as an operator runs them, each started again as a supervisor would when it ended.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::BufReader;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -51,13 +51,12 @@ impl Told {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = Arc::<Mutex<Vec<Value>>>::default();
-        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        let out = BufReader::new(child.stdout.take().unwrap());
         let heard = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
-            for line in out.map_while(Result::ok) {
-                if let Ok(line) = serde_json::from_str(&line) {
-                    heard.lock().unwrap().push(line);
-                }
+            // Notices are a line each, the answer is one object on several.
+            for value in serde_json::Deserializer::from_reader(out).into_iter().map_while(Result::ok) {
+                heard.lock().unwrap().push(value);
             }
         });
         Self { child, lines, reader: Some(reader) }
@@ -219,7 +218,7 @@ fn every_ask_ends_in_one_answer_or_one_failure_whoever_is_killed() {
             assert_eq!(ended[0]["text"], text, "{victim:?}: another answer");
             answers += 1;
         } else {
-            let failure = &ended[0];
+            let failure = &ended[0]["failure"];
             assert!(failure["code"].is_string() && failure["message"].is_string(), "{victim:?}: {failure}");
             println!("{victim:?}: {}: {}", failure["code"], failure["message"]);
             failures += 1;
