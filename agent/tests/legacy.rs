@@ -13,7 +13,7 @@ use blf_agent::legacy::frames::{Ask, Input, Judge, Output, Request, Run, Signed,
 use blf_agent::legacy::wire::JobId;
 use blf_agent::profile;
 use blf_agent::release::HeldModel;
-use blf_agent::vault::{AttestingEnvironment, Enrolment, Parts, Vault};
+use blf_agent::vault::{AttestingEnvironment, Parts, Vault};
 use blf_bridge::cofhe::{Domain, EncryptedInput, Handle, Permission, output_key_job_id, seal, split};
 use blf_bridge::{Key, Secret, blob, cid, legacy};
 use blf_evidence::bundle::Platform;
@@ -44,18 +44,6 @@ impl AttestingEnvironment for Mute {
 
     fn measurement_id(&mut self) -> Result<String, AttestError> {
         Ok("tpm-pcr11:00".into())
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        None
-    }
-
-    fn activate(&mut self, _: &[u8], _: &[u8]) -> Option<Result<[u8; 32], AttestError>> {
-        None
-    }
-
-    fn set_ak_certificate(&mut self, _: Vec<u8>) -> bool {
-        false
     }
 }
 

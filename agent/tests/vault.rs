@@ -15,7 +15,7 @@ use blf_agent::inbound::key::TranscriptHash;
 use blf_agent::keys::Keys;
 use blf_agent::profile;
 use blf_agent::release::HeldModel;
-use blf_agent::vault::{AttestingEnvironment, Ended, Enrolment, Parts, Vault};
+use blf_agent::vault::{AttestingEnvironment, Ended, Parts, Vault};
 use blf_bridge::cofhe::split;
 use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
@@ -61,18 +61,6 @@ impl AttestingEnvironment for Double {
 
     fn measurement_id(&mut self) -> Result<String, AttestError> {
         Ok(MEASUREMENT.into())
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        None
-    }
-
-    fn activate(&mut self, _: &[u8], _: &[u8]) -> Option<Result<[u8; 32], AttestError>> {
-        None
-    }
-
-    fn set_ak_certificate(&mut self, _: Vec<u8>) -> bool {
-        false
     }
 }
 

@@ -14,7 +14,7 @@ use blf_agent::courier::Limits;
 use blf_agent::engine::{Engine, EngineError};
 use blf_agent::keys::Keys;
 use blf_agent::release::HeldModel;
-use blf_agent::vault::{AttestingEnvironment, Ended, Enrolment, Parts, Vault};
+use blf_agent::vault::{AttestingEnvironment, Ended, Parts, Vault};
 use blf_bridge::Secret;
 use blf_evidence::Address;
 use blf_evidence::bundle::Platform;
@@ -142,18 +142,6 @@ impl AttestingEnvironment for NoDevice {
 
     fn measurement_id(&mut self) -> Result<String, AttestError> {
         Err(AttestError::NoDevice { tsm_reports: PathBuf::new(), tpm: PathBuf::new() })
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        None
-    }
-
-    fn activate(&mut self, _: &[u8], _: &[u8]) -> Option<Result<[u8; 32], AttestError>> {
-        None
-    }
-
-    fn set_ak_certificate(&mut self, _: Vec<u8>) -> bool {
-        false
     }
 }
 

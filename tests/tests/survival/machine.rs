@@ -17,7 +17,7 @@ use blf_agent::engine::Engine;
 use blf_agent::frames::{self, FromVault, HEADER, ToVault};
 use blf_agent::keys::Keys;
 use blf_agent::release::HeldModel;
-use blf_agent::vault::{AttestingEnvironment, Enrolment, Parts, Vault};
+use blf_agent::vault::{AttestingEnvironment, Parts, Vault};
 use blf_appraisal::Expectations;
 use blf_devnet::{Appraiser, Reason, Verdict};
 use blf_evidence::bundle::{Evidence, Platform, TdxEvidence};
@@ -93,18 +93,6 @@ impl AttestingEnvironment for Peer {
 
     fn measurement_id(&mut self) -> Result<String, AttestError> {
         Ok(MEASUREMENT.into())
-    }
-
-    fn enrolment(&self) -> Option<Enrolment> {
-        None
-    }
-
-    fn activate(&mut self, _: &[u8], _: &[u8]) -> Option<Result<[u8; 32], AttestError>> {
-        None
-    }
-
-    fn set_ak_certificate(&mut self, _: Vec<u8>) -> bool {
-        false
     }
 }
 
