@@ -220,7 +220,7 @@ fn a_leader_answers_stores_the_key_and_says_so_once() {
     // The verifier's side, which in clear mode reads the key.
     let body: Value = serde_json::from_slice(&verify).unwrap();
     assert_eq!(body["account_addr"], world.vault.node().to_string());
-    let list = hex(body["packed_list"].as_str().unwrap());
+    let list = hex::decode(body["packed_list"].as_str().unwrap()).unwrap();
     let (head, bytes) = list.split_at(list.len() - 32);
     let chain = [&[0; 24][..], &world.profile.chain_id.to_be_bytes()].concat();
     assert_eq!(head, [b"blf.clear/v1\0\0", &world.vault.node().0[..], &chain].concat());
@@ -352,8 +352,4 @@ fn nothing_is_signed_after_the_end() {
 
 fn name(name: &str) -> JobId {
     name.to_owned().try_into().unwrap()
-}
-
-fn hex(digits: &str) -> Vec<u8> {
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
 }

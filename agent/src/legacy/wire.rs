@@ -251,7 +251,7 @@ impl Challenge {
             return Err(malformed(format!("challengeId: wanted a plain name, got {}", excerpt(&reply.challenge_id))));
         }
         let digits = reply.nonce.strip_prefix("0x").unwrap_or(&reply.nonce);
-        let nonce = (digits.len() <= 2 * NONCE_CAP).then(|| unhex(digits)).flatten();
+        let nonce = (digits.len() <= 2 * NONCE_CAP).then(|| hex::decode(digits).ok()).flatten();
         let nonce = nonce.ok_or_else(|| {
             malformed(format!("nonce: wanted hex of at most {NONCE_CAP} bytes, got {}", excerpt(&reply.nonce)))
         })?;
@@ -384,15 +384,6 @@ fn handles(high: Option<Handle>, low: Option<Handle>) -> Option<[Handle; 2]> {
 fn plain(name: &str) -> bool {
     (1..=NAME_CAP).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
-}
-
-fn unhex(digits: &str) -> Option<Vec<u8>> {
-    // The parser below would also take a sign.
-    if !digits.len().is_multiple_of(2) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let pairs = digits.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn as_text<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {

@@ -89,9 +89,9 @@ fn tdx_quotes_of_both_versions() {
 #[test]
 fn measurement_is_named_and_asked_for_once() {
     for (machine, name) in [
-        (snp(), format!("snp:{}", hex(&SNP_REPORT[0x90..0xC0]))),
-        (tdx(), format!("tdx:{}", hex(&TDX_V4[48 + 136..48 + 184]))),
-        (Machine { report: tdx_v5, ..tdx() }, format!("tdx:{}", hex(&TDX_V5[54 + 136..54 + 184]))),
+        (snp(), format!("snp:{}", hex::encode(&SNP_REPORT[0x90..0xC0]))),
+        (tdx(), format!("tdx:{}", hex::encode(&TDX_V4[48 + 136..48 + 184]))),
+        (Machine { report: tdx_v5, ..tdx() }, format!("tdx:{}", hex::encode(&TDX_V5[54 + 136..54 + 184]))),
     ] {
         let mounted = mount!(machine);
         let mut tsm = open(&mounted);
@@ -512,8 +512,4 @@ fn tdx_v5(statement: &[u8], _: u32) -> Vec<u8> {
 fn patched(mut bytes: Vec<u8>, at: usize, with: &[u8]) -> Vec<u8> {
     bytes[at..at + with.len()].copy_from_slice(with);
     bytes
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -243,7 +243,7 @@ impl User {
             input: prompt_key_store::store_key(task.0, &(&high).into(), &(&low).into(), quorum),
         };
         let signed = transaction.signed(&Signature::sign_digest(&self.key, &transaction.digest()));
-        let hash = self.rpc("eth_sendRawTransaction", json!([format!("0x{}", hex(&signed.raw))])).await;
+        let hash = self.rpc("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&signed.raw))])).await;
         assert_eq!(hash, format!("0x{}", Hex(signed.hash)));
         let receipt = self.rpc("eth_getTransactionReceipt", json!([hash])).await;
         assert_eq!(receipt["status"], "0x1");
@@ -253,9 +253,11 @@ impl User {
     /// The handles that are stored under a job's id.
     async fn stored(&self, job: Hex<32>) -> [Handle; 2] {
         let to = self.profile.cofhe.as_ref().unwrap().prompt_key_store;
-        let data = format!("0x{}", hex(&prompt_key_store::get_encrypted_key(job.0)));
+        let data = format!("0x{}", hex::encode(prompt_key_store::get_encrypted_key(job.0)));
         let returned = self.rpc("eth_call", json!([{"to": to, "data": data}, "latest"])).await;
-        prompt_key_store::encrypted_key(&unhex(returned.as_str().unwrap())).unwrap().map(Handle)
+        prompt_key_store::encrypted_key(&hex::decode(returned.as_str().unwrap().trim_start_matches("0x")).unwrap())
+            .unwrap()
+            .map(Handle)
     }
 
     async fn rpc(&self, method: &str, params: Value) -> Value {
@@ -348,13 +350,4 @@ fn an_unknown_model_is_left_alone() {
         assert!(node.states().is_empty(), "{:?}", node.states());
     }
     net.end();
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.trim_start_matches("0x");
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
 }

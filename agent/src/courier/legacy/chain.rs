@@ -126,7 +126,7 @@ impl<T: Tunnel> Chain<T> {
     async fn attempt(&self, vault: &Vault, job: &JobId, data: &[u8], inputs: [Input; 2]) -> Result<(), ChainError> {
         let account = self.account.to_string();
         let call = json!({
-            "from": account, "to": self.prompt_key_store.to_string(), "data": format!("0x{}", hex(data)), "value": "0x0",
+            "from": account, "to": self.prompt_key_store.to_string(), "data": format!("0x{}", hex::encode(data)), "value": "0x0",
         });
         let nonce = self.quantity("eth_getTransactionCount", json!([account, "pending"])).await?;
         let block: Block = self.ask("eth_getBlockByNumber", json!(["latest", false])).await?;
@@ -150,7 +150,7 @@ impl<T: Tunnel> Chain<T> {
         else {
             return Err(CallError::Unexpected.into());
         };
-        let _: String = self.ask("eth_sendRawTransaction", json!([format!("0x{}", hex(&raw))])).await?;
+        let _: String = self.ask("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&raw))])).await?;
         self.mined(hash).await
     }
 
@@ -220,10 +220,6 @@ fn quantity(text: &str) -> Result<u64, ChainError> {
 
 fn malformed(error: &str) -> ChainError {
     JsonError::Malformed { what: "rpc answer", error: json::excerpt(error) }.into()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl ChainError {
