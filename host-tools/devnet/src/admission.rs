@@ -268,6 +268,7 @@ fn appraise(
         return Err(reason("OTHER_NODE", format!("binding keys.node: wanted {wanted}, got {got}")));
     }
     let backend = match evidence.platform {
+        Platform::Azure(_) => "azure",
         Platform::Snp(_) => "sev",
         Platform::Tdx(_) => "tdx",
         Platform::Tpm(_) => "tpm",

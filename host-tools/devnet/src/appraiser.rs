@@ -55,7 +55,7 @@ impl Appraisal {
         let root = Root::from_pem("blf development AK CA", RootKind::Development, AK_CA);
         let root = root.map_err(|_| Error::Key("certificate of the AK CA"))?;
         let policy = Policy::parse(Policy::DEVNET.as_bytes()).map_err(|_| Error::Key("policy of a devnet"))?;
-        Ok(Self { endorsers: Endorsers { roots: vec![root], activated: Vec::new() }, policy, release })
+        Ok(Self { endorsers: Endorsers { roots: vec![root], ..Endorsers::default() }, policy, release })
     }
 }
 

@@ -15,6 +15,7 @@ impl CryptoProvider for AwsLc {
             Algorithm::EcdsaP256Sha256Fixed => &signature::ECDSA_P256_SHA256_FIXED,
             Algorithm::EcdsaP384Sha384Asn1 => &signature::ECDSA_P384_SHA384_ASN1,
             Algorithm::EcdsaP384Sha384Fixed => &signature::ECDSA_P384_SHA384_FIXED,
+            Algorithm::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
             Algorithm::RsaPkcs1Sha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
         };
         UnparsedPublicKey::new(algorithm, public_key).verify(message, signature).is_ok()

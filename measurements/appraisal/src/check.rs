@@ -12,6 +12,51 @@ pub enum CheckId {
     Binding,
     /// The evidence is one whole `blf.evidence/v1` document.
     Document,
+    /// The stapled endorsements are one whole `blf.endorsements/v1` document.
+    Endorsements,
+    /// Azure's HCL report is one: header, hardware report, runtime data.
+    Hcl,
+    /// The hardware report covers exactly these runtime data: its REPORT_DATA is their SHA-256 and zeros.
+    HclRuntimeData,
+    /// The TD quote was made of the HCL report's TDREPORT.
+    TdReport,
+    /// The ATTESTATION_REPORT is of a known version, with nothing in its reserved fields and one encoding of its
+    /// signature.
+    Report,
+    /// The report comes from a family of chips whose ARK is believed.
+    ReportFamily,
+    /// The report says that a VCEK or a VLEK signed it.
+    ReportSigner,
+    /// There is an X.509 certificate for the key that signed the report.
+    Vek,
+    /// A pinned ARK signed the ASK or ASVK, and that the VCEK or VLEK: the right one of the two.
+    VekChain,
+    /// The certificates of the chain are valid now.
+    VekValidity,
+    /// The certificate's product, chip id and TCB are the report's.
+    VekIdentity,
+    /// The revocation list is a CRL that the ARK signed.
+    Crl,
+    /// No certificate of the chain is on it.
+    CrlRevoked,
+    /// The certified key signed the report.
+    ReportSignature,
+    /// The TD quote is of version 4 or 5, for a TD, signed with ECDSA P-256, certified by a PCK chain.
+    TdQuote,
+    /// Intel's collateral for the quote is there.
+    Collateral,
+    /// Collateral and certificates are valid now.
+    CollateralValidity,
+    /// No certificate of the chains is revoked.
+    PckRevoked,
+    /// Signatures from Intel's root to the quote: PCK, quoting enclave, attestation key, TCB info, identities.
+    TdQuoteSignature,
+    /// The platform matches a level of the TCB info, and that level is not revoked.
+    TdTcbLevel,
+    /// REPORT_DATA is the statement.
+    ReportData,
+    /// The quote's AK is the runtime data's `HCLAkPub`.
+    HclAk,
     /// The AK is a key of known form.
     AkPublic,
     /// The AK is restricted to sign what the TPM made, cannot leave it, and cannot decrypt.
@@ -28,15 +73,11 @@ pub enum CheckId {
     PcrDigest,
     /// Firmware measured a boot at all: PCR 0 to 7 are not zero.
     MeasuredBoot,
-    /// The binding names every key that a user will seal to.
-    Keys,
-    /// The public configuration has the digest that the binding commits to.
-    Config,
     /// The event log is a TCG event log.
     EventLog,
-    /// The event log's replay gives the quoted PCRs.
+    /// The event log's replay gives the quoted PCRs, or the RTMRs.
     EventLogReplay,
-    /// The event log shows a whole boot: one separator in each of PCR 0 to 7, and the hand-over to the system.
+    /// The event log shows a whole boot: separators, and the hand-over to the system.
     EventLogSequence,
     /// The AK certificate is an X.509 certificate.
     AkCertificate,
@@ -50,6 +91,10 @@ pub enum CheckId {
     AkCertificateUsage,
     /// The AK certificate is for this AK.
     AkCertificateKey,
+    /// The binding names every key that a user will seal to.
+    Keys,
+    /// The public configuration has the digest that the binding commits to.
+    Config,
     /// The nonce is the one we chose.
     Nonce,
     /// The evidence was made for us.
@@ -62,12 +107,48 @@ pub enum CheckId {
     Validity,
     /// The binding names a block that dates it, where the policy wants one.
     Anchor,
+    /// The block that dates the binding is as recent as the policy wants.
+    AnchorAge,
+    /// The image is one of the Reference Values.
+    Measurement,
+    /// The Reference Value is not retired.
+    ReferenceRetired,
+    /// The Reference Value is valid now.
+    ReferenceValidity,
     /// The release was built from exactly the locked inputs, where the policy wants that.
     ReleaseLocked,
     /// The release's profile is one that the policy accepts.
     ReleaseProfile,
     /// The binding names the profile of the release.
     Profile,
+    /// The family of the chip is one that the policy accepts for the tier.
+    ChipFamily,
+    /// The chip or the cloud is one that the policy lists.
+    Chip,
+    /// The guest policy forbids what the policy wants forbidden: debug, migration, SMT, …
+    SnpPolicy,
+    /// The report was asked for from the wanted VMPL.
+    SnpVmpl,
+    /// The platform is configured as the policy wants: alias check complete, ciphertext hiding, …
+    SnpPlatformInfo,
+    /// Each component of the reported and the launch TCB is at least the floor of its family.
+    SnpTcb,
+    /// Reported, committed and current TCB do not contradict each other.
+    SnpTcbOrder,
+    /// The mitigation vectors hold what the policy wants.
+    SnpMitigations,
+    /// The revocation list is there and as recent as the policy wants.
+    CrlAge,
+    /// The TD attributes are exactly what the policy allows: no debug, no migration.
+    TdAttributes,
+    /// No service TD is bound, unless the policy lists it.
+    TdServiceTd,
+    /// The TCB status is one that the policy accepts, with no advisory that it does not.
+    TdTcbStatus,
+    /// The collateral's TCB evaluation data number is at least what the policy wants.
+    TcbEvaluation,
+    /// The collateral is as recent as the policy wants.
+    CollateralAge,
     /// PCR 4: firmware started this image.
     Pcr4,
     /// PCR 9: the kernel got this command line and this initrd.
@@ -78,6 +159,8 @@ pub enum CheckId {
     Pcr12,
     /// PCR 13 is zero: nobody handed in system extensions.
     Pcr13,
+    /// RTMR 1 and 2 are the image's, RTMR 3 is zero.
+    Rtmrs,
     /// The models are among those the policy accepts.
     Models,
     /// The numeric profile is among those the policy accepts.
@@ -94,9 +177,31 @@ pub enum CheckId {
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 82] = [
         Self::Binding,
         Self::Document,
+        Self::Endorsements,
+        Self::Hcl,
+        Self::HclRuntimeData,
+        Self::TdReport,
+        Self::Report,
+        Self::ReportFamily,
+        Self::ReportSigner,
+        Self::Vek,
+        Self::VekChain,
+        Self::VekValidity,
+        Self::VekIdentity,
+        Self::Crl,
+        Self::CrlRevoked,
+        Self::ReportSignature,
+        Self::TdQuote,
+        Self::Collateral,
+        Self::CollateralValidity,
+        Self::PckRevoked,
+        Self::TdQuoteSignature,
+        Self::TdTcbLevel,
+        Self::ReportData,
+        Self::HclAk,
         Self::AkPublic,
         Self::AkAttributes,
         Self::Quote,
@@ -105,8 +210,6 @@ impl CheckId {
         Self::PcrSelection,
         Self::PcrDigest,
         Self::MeasuredBoot,
-        Self::Keys,
-        Self::Config,
         Self::EventLog,
         Self::EventLogReplay,
         Self::EventLogSequence,
@@ -116,20 +219,41 @@ impl CheckId {
         Self::AkCertificateValidity,
         Self::AkCertificateUsage,
         Self::AkCertificateKey,
+        Self::Keys,
+        Self::Config,
         Self::Nonce,
         Self::Audience,
         Self::Purpose,
         Self::NotAfter,
         Self::Validity,
         Self::Anchor,
+        Self::AnchorAge,
+        Self::Measurement,
+        Self::ReferenceRetired,
+        Self::ReferenceValidity,
         Self::ReleaseLocked,
         Self::ReleaseProfile,
         Self::Profile,
+        Self::ChipFamily,
+        Self::Chip,
+        Self::SnpPolicy,
+        Self::SnpVmpl,
+        Self::SnpPlatformInfo,
+        Self::SnpTcb,
+        Self::SnpTcbOrder,
+        Self::SnpMitigations,
+        Self::CrlAge,
+        Self::TdAttributes,
+        Self::TdServiceTd,
+        Self::TdTcbStatus,
+        Self::TcbEvaluation,
+        Self::CollateralAge,
         Self::Pcr4,
         Self::Pcr9,
         Self::Pcr11,
         Self::Pcr12,
         Self::Pcr13,
+        Self::Rtmrs,
         Self::Models,
         Self::NumericProfile,
         Self::Gpu,
@@ -144,6 +268,30 @@ impl CheckId {
         match self {
             Self::Binding => ("binding", "BINDING_MALFORMED"),
             Self::Document => ("document", "EVIDENCE_MALFORMED"),
+            Self::Endorsements => ("endorsements", "ENDORSEMENTS_MALFORMED"),
+            Self::Keys => ("keys", "KEY_MISSING"),
+            Self::Config => ("config", "CONFIG_MISMATCH"),
+            Self::Hcl => ("azure.hcl", "HCL_MALFORMED"),
+            Self::HclRuntimeData => ("azure.runtime_data", "HCL_MISMATCH"),
+            Self::TdReport => ("azure.td_report", "TD_REPORT_MISMATCH"),
+            Self::Report => ("snp.report", "SNP_REPORT_MALFORMED"),
+            Self::ReportFamily => ("snp.family", "CHIP_FAMILY_UNKNOWN"),
+            Self::ReportSigner => ("snp.signing_key", "SNP_SIGNING_KEY"),
+            Self::Vek => ("snp.vek", "VEK_MALFORMED"),
+            Self::VekChain => ("snp.vek.chain", "VEK_CHAIN"),
+            Self::VekValidity => ("snp.vek.validity", "VEK_EXPIRED"),
+            Self::VekIdentity => ("snp.vek.identity", "VEK_MISMATCH"),
+            Self::Crl => ("snp.crl", "CRL_MALFORMED"),
+            Self::CrlRevoked => ("snp.crl.revoked", "VEK_REVOKED"),
+            Self::ReportSignature => ("snp.signature", "SNP_SIGNATURE"),
+            Self::TdQuote => ("tdx.quote", "TDX_QUOTE_MALFORMED"),
+            Self::Collateral => ("tdx.collateral", "COLLATERAL_MISSING"),
+            Self::CollateralValidity => ("tdx.collateral.validity", "STALE_COLLATERAL"),
+            Self::PckRevoked => ("tdx.pck.revoked", "PCK_REVOKED"),
+            Self::TdQuoteSignature => ("tdx.signature", "TDX_SIGNATURE"),
+            Self::TdTcbLevel => ("tdx.tcb_level", "TCB_LEVEL_UNKNOWN"),
+            Self::ReportData => ("report_data", "STATEMENT_MISMATCH"),
+            Self::HclAk => ("azure.ak", "AK_NOT_IN_RUNTIME_DATA"),
             Self::AkPublic => ("ak", "AK_MALFORMED"),
             Self::AkAttributes => ("ak.attributes", "AK_ATTRIBUTES"),
             Self::Quote => ("quote", "QUOTE_MALFORMED"),
@@ -152,8 +300,6 @@ impl CheckId {
             Self::PcrSelection => ("quote.pcr_select", "PCR_SELECTION"),
             Self::PcrDigest => ("quote.pcr_digest", "PCR_DIGEST_MISMATCH"),
             Self::MeasuredBoot => ("pcr.measured", "NOTHING_MEASURED"),
-            Self::Keys => ("keys", "KEY_MISSING"),
-            Self::Config => ("config", "CONFIG_MISMATCH"),
             Self::EventLog => ("event_log", "EVENT_LOG_MALFORMED"),
             Self::EventLogReplay => ("event_log.replay", "EVENT_LOG_MISMATCH"),
             Self::EventLogSequence => ("event_log.sequence", "EVENT_LOG_INCOMPLETE"),
@@ -169,14 +315,33 @@ impl CheckId {
             Self::NotAfter => ("not_after", "EXPIRED"),
             Self::Validity => ("validity", "VALIDITY_TOO_LONG"),
             Self::Anchor => ("anchor", "ANCHOR_MISSING"),
+            Self::AnchorAge => ("anchor.age", "ANCHOR_TOO_OLD"),
+            Self::Measurement => ("measurement", "MEASUREMENT_UNKNOWN"),
+            Self::ReferenceRetired => ("reference.retired", "REFERENCE_RETIRED"),
+            Self::ReferenceValidity => ("reference.validity", "REFERENCE_EXPIRED"),
             Self::ReleaseLocked => ("release.locked", "RELEASE_NOT_LOCKED"),
             Self::ReleaseProfile => ("release.profile", "PROFILE_REFUSED"),
             Self::Profile => ("profile", "PROFILE_MISMATCH"),
+            Self::ChipFamily => ("chip.family", "CHIP_FAMILY_REFUSED"),
+            Self::Chip => ("chip.id", "CHIP_REFUSED"),
+            Self::SnpPolicy => ("snp.policy", "SNP_POLICY"),
+            Self::SnpVmpl => ("snp.vmpl", "SNP_VMPL"),
+            Self::SnpPlatformInfo => ("snp.platform_info", "SNP_PLATFORM_INFO"),
+            Self::SnpTcb => ("snp.tcb", "TCB_TOO_OLD"),
+            Self::SnpTcbOrder => ("snp.tcb.order", "TCB_INCONSISTENT"),
+            Self::SnpMitigations => ("snp.mitigations", "MITIGATION_MISSING"),
+            Self::CrlAge => ("snp.crl.age", "CRL_TOO_OLD"),
+            Self::TdAttributes => ("tdx.attributes", "TD_ATTRIBUTES"),
+            Self::TdServiceTd => ("tdx.service_td", "SERVICE_TD"),
+            Self::TdTcbStatus => ("tdx.tcb_status", "TCB_TOO_OLD"),
+            Self::TcbEvaluation => ("tdx.tcb_evaluation", "COLLATERAL_TOO_OLD"),
+            Self::CollateralAge => ("tdx.collateral.age", "COLLATERAL_TOO_OLD"),
             Self::Pcr4 => ("pcr.4", "PCR4_MISMATCH"),
             Self::Pcr9 => ("pcr.9", "PCR9_MISMATCH"),
             Self::Pcr11 => ("pcr.11", "PCR11_MISMATCH"),
             Self::Pcr12 => ("pcr.12", "PCR12_MISMATCH"),
             Self::Pcr13 => ("pcr.13", "PCR13_MISMATCH"),
+            Self::Rtmrs => ("tdx.rtmr", "RTMR_MISMATCH"),
             Self::Models => ("models", "MODEL_REFUSED"),
             Self::NumericProfile => ("numeric_profile", "NUMERIC_PROFILE_REFUSED"),
             Self::Gpu => ("gpu", "GPU_UNSUPPORTED"),
@@ -338,6 +503,6 @@ mod tests {
         let listed: Vec<_> = listed.map(|(id, rest)| (id, rest.split('`').next().unwrap_or_default())).collect();
         assert_eq!(listed, CheckId::ALL.map(CheckId::names));
         assert!(CheckId::ALL.windows(2).all(|pair| (pair[0] as u8) + 1 == pair[1] as u8), "ALL is in order");
-        assert_eq!((CheckId::EventLogSequence.stage(), CheckId::Nonce.stage()), (Stage::Genuine, Stage::Wanted));
+        assert_eq!((CheckId::Config.stage(), CheckId::Nonce.stage()), (Stage::Genuine, Stage::Wanted));
     }
 }

@@ -21,6 +21,8 @@ pub enum Algorithm {
     EcdsaP384Sha384Asn1,
     /// The same; `r ‖ s`, 48 bytes each.
     EcdsaP384Sha384Fixed,
+    /// RSASSA-PSS with SHA-384, MGF1 with SHA-384 and a salt of 48 bytes, under a modulus of 2048 to 8192 bits.
+    RsaPssSha384,
     /// RSASSA-PKCS1-v1_5 with SHA-256 under a modulus of 2048 to 8192 bits.
     RsaPkcs1Sha256,
 }

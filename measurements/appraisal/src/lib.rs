@@ -10,12 +10,13 @@
 //! appraised. Roots and time are arguments; nothing here does I/O. Each comparison is kept as a [`Check`], so that
 //! whoever relies on a verdict can be shown what it rests on.
 //!
-//! This release appraises TPM 2.0 evidence. It gives no verdict on SEV-SNP and TDX.
+//! One module for each platform: [`snp`], [`tdx`], [`azure`] and [`tpm`].
 
 #![forbid(unsafe_code)]
 
 pub mod authenticate;
 pub mod aws_lc;
+pub mod azure;
 pub mod check;
 pub mod credential;
 pub mod crypto;
@@ -24,11 +25,15 @@ pub mod policy;
 pub mod predict;
 pub mod release;
 pub mod result;
+pub mod snp;
+pub mod tdx;
+pub mod tpm;
 pub mod x509;
 
-pub use authenticate::{AkEndorsement, Authentic, Endorsers, authenticate};
+pub use authenticate::{Authentic, Claims, Endorsers, Node, authenticate};
 pub use check::{AppraisalError, Check, CheckId, Rejected, Stage};
 pub use policy::{Accept, Demand, Expectations, Policy};
 pub use release::{Inputs, Release};
 pub use result::{AttestationResult, TrustVector};
+pub use tpm::AkEndorsement;
 pub use x509::{Root, RootKind};

@@ -5,10 +5,11 @@ use blf_evidence::statement::{Model, Purpose};
 use blf_evidence::{Hex, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use crate::authenticate::{AkEndorsement, Authentic};
+use crate::authenticate::{Authentic, Claims, Node};
 use crate::check::{AppraisalError, CheckId};
 use crate::release::{Release, measurement_id};
 use crate::result::{AttestationResult, TrustVector};
+use crate::tpm::{self, AkEndorsement};
 
 /// Longest policy, in bytes.
 pub const POLICY_CAP: usize = 64 * 1024;
@@ -110,11 +111,13 @@ impl Policy {
     /// [`AppraisalError::Rejected`] with the first check that fails.
     pub fn appraise(
         &self,
-        authentic: Authentic,
+        authentic: Authentic<Node>,
         release: &Release,
         expected: &Expectations,
     ) -> Result<AttestationResult, AppraisalError> {
-        let Authentic { binding, pcrs, ak, ak_name, event_log, now, mut checks } = authentic;
+        let Authentic { claims: Node { binding, platform }, now, mut checks } = authentic;
+        let Claims::Tpm(tpm) = platform else { return Err(AppraisalError::Unsupported("snp, tdx or azure")) };
+        let tpm::Claims { pcrs, ak, ak_name, event_log } = *tpm;
         let chosen = expected.nonce != Hex([0; 32]);
         let wanted = if chosen { expected.nonce.to_string() } else { "a nonce that was chosen".into() };
         checks.require(CheckId::Nonce, wanted, binding.nonce, chosen && binding.nonce == expected.nonce)?;
@@ -155,6 +158,7 @@ impl Policy {
         let got = match &ak {
             AkEndorsement::Certified { root, .. } => format!("certified by {root}"),
             AkEndorsement::Activated => "activated by ourselves".into(),
+            AkEndorsement::Paravisor => "vouched for by the paravisor".into(),
             AkEndorsement::Nobody => "endorsed by nobody".into(),
         };
         checks.require(CheckId::Ak, wording(self.ak_endorsement, "certified or activated"), got, ok)?;

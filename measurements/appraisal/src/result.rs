@@ -4,8 +4,8 @@ use blf_evidence::UnixTime;
 use blf_evidence::statement::Binding;
 use serde::Serialize;
 
-use crate::authenticate::AkEndorsement;
 use crate::check::Check;
+use crate::tpm::AkEndorsement;
 use crate::x509::RootKind;
 
 /// Evidence was genuine and wanted.
@@ -115,7 +115,7 @@ impl TrustVector {
             AkEndorsement::Certified { kind: RootKind::Production, .. } => (Roots::Production, Some(Party::TpmMaker)),
             AkEndorsement::Certified { kind: RootKind::Development, .. } => (Roots::Development, None),
             AkEndorsement::Activated => (Roots::Activated, None),
-            AkEndorsement::Nobody => (Roots::None, None),
+            AkEndorsement::Nobody | AkEndorsement::Paravisor => (Roots::None, None),
         };
         let tcb = [Some(Party::Operator), maker].into_iter().flatten().collect();
         Self { memory: Memory::ReadableByOperator, image: ImageIdentity::Pcr, tcb, gpu: Gpu::None, roots }

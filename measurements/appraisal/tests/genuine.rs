@@ -5,7 +5,7 @@ mod node;
 
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::crypto::{Algorithm, CryptoProvider as _};
-use blf_appraisal::{AkEndorsement, AppraisalError, Root, RootKind, Stage, authenticate};
+use blf_appraisal::{AkEndorsement, AppraisalError, Claims, Root, RootKind, Stage, authenticate};
 use blf_evidence::bundle::{Evidence, Platform, SnpEvidence, TdxEvidence};
 use blf_evidence::tpm::{HashAlg, ObjectAttributes, PublicKey, Scheme, Signature};
 use blf_evidence::{Base64, Hex, UnixTime};
@@ -367,12 +367,16 @@ fn certificate_that_is_none() {
 #[test]
 fn who_vouches_for_the_ak() {
     let mut setting = Setting::new();
-    let certified = authenticate(&setting.evidence(), &setting.endorsers, NOW, &AwsLc).unwrap();
+    let vouching = |evidence: &Evidence, setting: &Setting| {
+        let authentic = authenticate(evidence, &setting.endorsers, NOW, &AwsLc).unwrap();
+        let Claims::Tpm(tpm) = &authentic.platform else { panic!("not a TPM") };
+        tpm.ak.clone()
+    };
     let wanted = AkEndorsement::Certified { root: "test root".into(), kind: RootKind::Development };
-    assert_eq!(certified.ak(), &wanted);
+    assert_eq!(vouching(&setting.evidence(), &setting), wanted);
     let mut evidence = setting.evidence();
     tpm_of(&mut evidence).ak_certificate = None;
-    let ak = |setting: &Setting| authenticate(&evidence, &setting.endorsers, NOW, &AwsLc).unwrap().ak().clone();
+    let ak = |setting: &Setting| vouching(&evidence, setting);
     assert_eq!(ak(&setting), AkEndorsement::Nobody);
     setting.endorsers.activated = vec![Tpm::new().ak.name()];
     assert_eq!(ak(&setting), AkEndorsement::Nobody, "another AK was activated");

@@ -84,6 +84,7 @@ fn fields(evidence: &Evidence) -> Result<Value, Failure> {
                 "event log": log.map(|log| format!("{} events", log.events.len())),
             })
         }
+        Platform::Azure(azure) => json!({ "HCL report": format!("{} bytes", azure.hcl_report.0.len()) }),
         Platform::Snp(snp) => json!({ "ATTESTATION_REPORT": format!("{} bytes", snp.report.0.len()) }),
         Platform::Tdx(tdx) => json!({ "TD quote": format!("{} bytes", tdx.quote.0.len()) }),
     };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::config::CONFIG_CAP;
+use crate::endorsements::ENDORSEMENTS_CAP;
 use crate::json::{self, JsonError};
 use crate::statement::{BINDING_CAP, Binding};
 use crate::{Base64, Hex};
@@ -14,15 +15,17 @@ pub const SCHEMA: &str = "blf.evidence/v1";
 /// Registers of a TPM's PCR bank (TCG PC Client Platform TPM Profile, section 4.6).
 pub const PCRS: usize = 24;
 
-/// Caps on the parts, in bytes: TPMS_ATTEST, TPMT_SIGNATURE, TPMT_PUBLIC, certificate, event log, report, endorsements.
-const CAPS: [(&str, usize); 7] = [
+/// Caps on the parts, in bytes: TPMS_ATTEST, TPMT_SIGNATURE, TPMT_PUBLIC, certificate, event log, report, endorsements,
+/// HCL report.
+const CAPS: [(&str, usize); 8] = [
     ("quote", 1024),
     ("signature", 1024),
     ("ak_public", 1024),
     ("ak_certificate", 4 * 1024),
     ("event_log", 128 * 1024),
     ("report", 16 * 1024),
-    ("endorsements", 128 * 1024),
+    ("endorsements", ENDORSEMENTS_CAP),
+    ("hcl_report", 8 * 1024),
 ];
 
 /// What a node hands to whoever wants to rely on it.
@@ -45,12 +48,26 @@ pub struct Evidence {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "lowercase")]
 pub enum Platform {
+    /// SEV-SNP or TDX below Azure's paravisor.
+    Azure(AzureEvidence),
     /// AMD SEV-SNP.
     Snp(SnpEvidence),
     /// Intel TDX.
     Tdx(TdxEvidence),
     /// TPM 2.0.
     Tpm(TpmEvidence),
+}
+
+/// A guest of Azure: the hardware vouches for the paravisor, the paravisor for the vTPM, the vTPM for the guest.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AzureEvidence {
+    /// The HCL report (vTPM, NV index 0x01400001): a hardware report and the runtime data that it covers.
+    pub hcl_report: Base64,
+    /// On TDX the TD quote that Azure's metadata service made of the HCL report's TDREPORT; null on SEV-SNP.
+    pub td_quote: Option<Base64>,
+    /// What the vTPM says of the guest. Nobody certified its AK; the runtime data names it.
+    pub tpm: TpmEvidence,
 }
 
 /// An ATTESTATION_REPORT (SEV-SNP ABI, table "ATTESTATION_REPORT Structure").
@@ -91,6 +108,23 @@ pub struct TpmEvidence {
     pub event_log: Option<Base64>,
 }
 
+impl TpmEvidence {
+    /// Every part with its name, to be compared with its cap.
+    fn parts(&self) -> Result<[(&'static str, Option<&Base64>); 5], JsonError> {
+        if self.pcrs.len() != PCRS {
+            let error = format!("pcrs: wanted {PCRS}, got {}", self.pcrs.len());
+            return Err(JsonError::Malformed { what: "evidence", error });
+        }
+        Ok([
+            ("quote", Some(&self.quote)),
+            ("signature", Some(&self.signature)),
+            ("ak_public", Some(&self.ak_public)),
+            ("ak_certificate", self.ak_certificate.as_ref()),
+            ("event_log", self.event_log.as_ref()),
+        ])
+    }
+}
+
 impl Evidence {
     /// Parses a document: bounded, strict, its binding canonical, every part within its cap.
     ///
@@ -121,18 +155,11 @@ impl Evidence {
                 parts.extend([("report", Some(&snp.report)), ("endorsements", snp.certificates.as_ref())]);
             }
             Platform::Tdx(tdx) => parts.extend([("report", Some(&tdx.quote)), ("event_log", tdx.event_log.as_ref())]),
-            Platform::Tpm(tpm) => {
-                if tpm.pcrs.len() != PCRS {
-                    return Err(malformed(format!("pcrs: wanted {PCRS}, got {}", tpm.pcrs.len())));
-                }
-                parts.extend([
-                    ("quote", Some(&tpm.quote)),
-                    ("signature", Some(&tpm.signature)),
-                    ("ak_public", Some(&tpm.ak_public)),
-                    ("ak_certificate", tpm.ak_certificate.as_ref()),
-                    ("event_log", tpm.event_log.as_ref()),
-                ]);
+            Platform::Azure(azure) => {
+                parts.extend([("hcl_report", Some(&azure.hcl_report)), ("report", azure.td_quote.as_ref())]);
+                parts.extend(azure.tpm.parts()?);
             }
+            Platform::Tpm(tpm) => parts.extend(tpm.parts()?),
         }
         for (part, bytes) in parts {
             let Some((_, cap)) = CAPS.iter().find(|(name, _)| *name == part) else { continue };

@@ -30,6 +30,9 @@ pub struct PublicConfig {
 pub struct Credentials {
     /// Bearer token of the blob store's pinning service, at most 2,048 characters.
     pub pinning_token: String,
+    /// Path with query at the measured chain RPC, which may carry a key, at most 512 characters; `/` without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpc_path: Option<String>,
     /// Version of this document, 1.
     pub v: u8,
 }
@@ -66,15 +69,26 @@ impl Credentials {
         let what = "credentials";
         let malformed = |error: &str| JsonError::Malformed { what, error: error.into() };
         let credentials: Self = json::parse_whole(what, bytes, CREDENTIALS_CAP).map_err(|e| match e {
-            JsonError::Malformed { .. } => malformed("wanted the members pinning_token and v"),
+            JsonError::Malformed { .. } => malformed("wanted the members pinning_token and v, and maybe rpc_path"),
             other => other,
         })?;
-        match (credentials.v, credentials.pinning_token.len()) {
-            (1, 0..=2048) => Ok(credentials),
-            (1, _) => Err(malformed("pinning_token: wanted at most 2048 characters")),
-            _ => Err(malformed("v: wanted 1")),
+        if credentials.v != 1 {
+            return Err(malformed("v: wanted 1"));
         }
+        if credentials.pinning_token.len() > 2048 {
+            return Err(malformed("pinning_token: wanted at most 2048 characters"));
+        }
+        if !credentials.rpc_path.as_deref().is_none_or(is_path) {
+            return Err(malformed("rpc_path: wanted a URL's path and query, from one / on, of at most 512 characters"));
+        }
+        Ok(credentials)
     }
+}
+
+/// A path with query as a request has it (RFC 9112, section 3.2.1), which cannot be mistaken for another host.
+fn is_path(path: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(&b);
+    path.starts_with('/') && !path.starts_with("//") && path.len() <= 512 && path.bytes().all(allowed)
 }
 
 #[cfg(test)]
@@ -100,8 +114,38 @@ mod tests {
     }
 
     #[test]
-    fn credential_errors_carry_no_content() {
-        let Err(error) = Credentials::parse(br#"{"pinning_token":"s3cret","v":1,"s3cret":1}"#) else { panic!() };
-        assert!(!error.to_string().contains("s3cret"));
+    fn credentials_come_back_as_they_went() {
+        for good in [
+            r#"{"pinning_token":"","v":1}"#.to_owned(),
+            r#"{"pinning_token":"t","rpc_path":"/","v":1}"#.into(),
+            r#"{"pinning_token":"t","rpc_path":"/v2/s3cret_Key-1?dkey=a%20b","v":1}"#.into(),
+            format!(r#"{{"pinning_token":"{}","rpc_path":"/{}","v":1}}"#, "t".repeat(2048), "k".repeat(511)),
+        ] {
+            let credentials = Credentials::parse(good.as_bytes()).unwrap_or_else(|e| panic!("{good}: {e}"));
+            assert_eq!(serde_json::to_string(&credentials).unwrap(), good);
+        }
+    }
+
+    #[test]
+    fn wrong_credentials_name_the_member_and_no_content() {
+        for (wanted, bad) in [
+            ("wanted the members", r#"{"pinning_token":"s3cret","v":1,"s3cret":1}"#.to_owned()),
+            ("wanted the members", r#"{"pinning_token":"s3cret","rpc_path":null,"v":1}"#.into()),
+            ("wanted the members", r#"{"pinning_token":"s3cret","rpc_path":{"s3cret":1},"v":1}"#.into()),
+            ("v: ", r#"{"pinning_token":"s3cret","v":2}"#.into()),
+            ("pinning_token: ", format!(r#"{{"pinning_token":"{}","v":1}}"#, "s3cret".repeat(400))),
+            ("rpc_path: ", format!(r#"{{"pinning_token":"","rpc_path":"/{}","v":1}}"#, "s3cret".repeat(86))),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"s3cret","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"//s3cret.example/","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"https://s3cret.example/","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"/s3cret#a","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"/s3cret\r\nhost: x","v":1}"#.into()),
+            ("rpc_path: ", r#"{"pinning_token":"","rpc_path":"/s3crét","v":1}"#.into()),
+        ] {
+            let Err(error) = Credentials::parse(bad.as_bytes()) else { panic!("{bad}") };
+            let error = error.to_string();
+            assert!(error.contains(wanted) && !error.contains("s3cr"), "{bad}: {error}");
+        }
     }
 }

@@ -139,7 +139,7 @@ impl Setting {
         let (tpm, ca) = (Tpm::new(), Ca::new("blf test AK issuer"));
         let nonce = Hex([9; 32]);
         Self {
-            endorsers: Endorsers { roots: vec![ca.root(RootKind::Development)], activated: Vec::new() },
+            endorsers: Endorsers { roots: vec![ca.root(RootKind::Development)], ..Endorsers::default() },
             binding: Binding {
                 config_sha256: Hex(sha(config.as_bytes())),
                 nonce,
