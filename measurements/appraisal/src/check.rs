@@ -55,18 +55,20 @@ pub enum CheckId {
     TdTcbLevel,
     /// REPORT_DATA is the statement.
     ReportData,
-    /// The quote's AK is the runtime data's `HCLAkPub`.
-    HclAk,
     /// The AK is a key of known form.
     AkPublic,
     /// The AK is restricted to sign what the TPM made, cannot leave it, and cannot decrypt.
     AkAttributes,
+    /// The quote's AK is the runtime data's `HCLAkPub`.
+    HclAk,
     /// The quote is a quote.
     Quote,
     /// The quote's `extraData` is SHA-256(statement).
     Statement,
     /// The AK signed the quote.
     QuoteSignature,
+    /// The quote's `qualifiedSigner` is that AK, with its attributes, as a primary key of the endorsement hierarchy.
+    HclAkName,
     /// The quote covers all 24 PCRs of the SHA-256 bank.
     PcrSelection,
     /// The listed PCRs are those quoted.
@@ -177,7 +179,7 @@ pub enum CheckId {
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 82] = [
+    pub const ALL: [Self; 83] = [
         Self::Binding,
         Self::Document,
         Self::Endorsements,
@@ -201,12 +203,13 @@ impl CheckId {
         Self::TdQuoteSignature,
         Self::TdTcbLevel,
         Self::ReportData,
-        Self::HclAk,
         Self::AkPublic,
         Self::AkAttributes,
+        Self::HclAk,
         Self::Quote,
         Self::Statement,
         Self::QuoteSignature,
+        Self::HclAkName,
         Self::PcrSelection,
         Self::PcrDigest,
         Self::MeasuredBoot,
@@ -291,12 +294,13 @@ impl CheckId {
             Self::TdQuoteSignature => ("tdx.signature", "TDX_SIGNATURE"),
             Self::TdTcbLevel => ("tdx.tcb_level", "TCB_LEVEL_UNKNOWN"),
             Self::ReportData => ("report_data", "STATEMENT_MISMATCH"),
-            Self::HclAk => ("azure.ak", "AK_NOT_IN_RUNTIME_DATA"),
             Self::AkPublic => ("ak", "AK_MALFORMED"),
             Self::AkAttributes => ("ak.attributes", "AK_ATTRIBUTES"),
+            Self::HclAk => ("azure.ak", "AK_NOT_IN_RUNTIME_DATA"),
             Self::Quote => ("quote", "QUOTE_MALFORMED"),
             Self::Statement => ("quote.statement", "STATEMENT_MISMATCH"),
             Self::QuoteSignature => ("quote.signature", "QUOTE_SIGNATURE"),
+            Self::HclAkName => ("azure.ak.name", "AK_NAME_MISMATCH"),
             Self::PcrSelection => ("quote.pcr_select", "PCR_SELECTION"),
             Self::PcrDigest => ("quote.pcr_digest", "PCR_DIGEST_MISMATCH"),
             Self::MeasuredBoot => ("pcr.measured", "NOTHING_MEASURED"),
