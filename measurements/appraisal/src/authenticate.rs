@@ -78,7 +78,6 @@ pub enum Claims {
 /// What the modules of the platforms are given beside their part of the evidence.
 pub(crate) struct Context<'a> {
     pub(crate) endorsers: &'a Endorsers,
-    #[allow(dead_code)] // until SEV-SNP and TDX are checked
     pub(crate) endorsements: Endorsements,
     pub(crate) now: UnixTime,
     pub(crate) crypto: &'a dyn CryptoProvider,

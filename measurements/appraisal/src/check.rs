@@ -31,14 +31,16 @@ pub enum CheckId {
     Vek,
     /// A pinned ARK signed the ASK or ASVK, and that the VCEK or VLEK: the right one of the two.
     VekChain,
-    /// The certificates of the chain are valid now.
-    VekValidity,
-    /// The certificate's product, chip id and TCB are the report's.
-    VekIdentity,
     /// The revocation list is a CRL that the ARK signed.
     Crl,
     /// No certificate of the chain is on it.
     CrlRevoked,
+    /// The certificates of the chain are valid now.
+    VekValidity,
+    /// The revocation list is the current one.
+    CrlValidity,
+    /// The certificate's kind, product, TCB and chip id are the report's.
+    VekIdentity,
     /// The certified key signed the report.
     ReportSignature,
     /// The TD quote is of version 4 or 5, for a TD, signed with ECDSA P-256, certified by a PCK chain.
@@ -179,7 +181,7 @@ pub enum CheckId {
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 83] = [
+    pub const ALL: [Self; 84] = [
         Self::Binding,
         Self::Document,
         Self::Endorsements,
@@ -191,10 +193,11 @@ impl CheckId {
         Self::ReportSigner,
         Self::Vek,
         Self::VekChain,
-        Self::VekValidity,
-        Self::VekIdentity,
         Self::Crl,
         Self::CrlRevoked,
+        Self::VekValidity,
+        Self::CrlValidity,
+        Self::VekIdentity,
         Self::ReportSignature,
         Self::TdQuote,
         Self::Collateral,
@@ -286,6 +289,7 @@ impl CheckId {
             Self::VekIdentity => ("snp.vek.identity", "VEK_MISMATCH"),
             Self::Crl => ("snp.crl", "CRL_MALFORMED"),
             Self::CrlRevoked => ("snp.crl.revoked", "VEK_REVOKED"),
+            Self::CrlValidity => ("snp.crl.validity", "CRL_EXPIRED"),
             Self::ReportSignature => ("snp.signature", "SNP_SIGNATURE"),
             Self::TdQuote => ("tdx.quote", "TDX_QUOTE_MALFORMED"),
             Self::Collateral => ("tdx.collateral", "COLLATERAL_MISSING"),
@@ -483,6 +487,11 @@ impl Checks {
             }
             Err(error) => Err(self.reject(id, expected, error)),
         }
+    }
+
+    /// Records checks that were made earlier.
+    pub(crate) fn append(&mut self, earlier: &Self) {
+        self.0.extend_from_slice(&earlier.0);
     }
 
     pub(crate) fn into_inner(self) -> Vec<Check> {

@@ -1,14 +1,17 @@
-//! The one path rule we need: a root that was handed to us signed this certificate, and it is for this key.
+//! Certificates, and the path rule for those of AKs: a root that was handed to us signed this one, and it is for this key.
 //!
-//! Not a general X.509 validator: no intermediates, no names to match, no revocation. Certificates of AKs live as long
-//! as an enrolment and are refused by their date.
+//! Not a general X.509 validator: each platform has its own short path. Certificates of AKs live as long as an enrolment
+//! and are refused by their date.
+
+use std::ops::RangeInclusive;
 
 use blf_evidence::UnixTime;
-use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::asn1::{BitString, ObjectIdentifier};
 use x509_cert::der::oid::AssociatedOid;
-use x509_cert::der::{Decode, Encode};
+use x509_cert::der::{Decode, Encode, Tag, Tagged as _};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAltName};
-use x509_cert::{Certificate as Inner, Version};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::{Certificate as Inner, TbsCertificate, Version};
 
 use crate::check::{AppraisalError, CheckId, Checks};
 use crate::crypto::{Algorithm, CryptoProvider};
@@ -20,6 +23,16 @@ const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+
+/// `RSASSA-PSS-params` (RFC 4055, section 3.1): SHA-384, MGF1 with SHA-384, a salt of 48 bytes. The trailer field may stand
+/// there although it has its default value: AMD writes it so in the certificates of ARKs, ASKs and older VCEKs.
+const PSS_SHA384: [&[u8]; 2] = [
+    b"\xa0\x0f\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa1\x1c\x30\x1a\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\
+    \x01\x08\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa2\x03\x02\x01\x30",
+    b"\xa0\x0f\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa1\x1c\x30\x1a\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\
+    \x01\x08\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x02\x05\x00\xa2\x03\x02\x01\x30\xa3\x03\x02\x01\x01",
+];
 
 /// What believing a root means for the result.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,11 +91,11 @@ impl Root {
     }
 }
 
-/// A certificate, and the bytes that its signature covers exactly as they came.
+/// A certificate, and its bytes exactly as they came.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate {
     inner: Inner,
-    tbs: Vec<u8>,
+    der: Vec<u8>,
 }
 
 impl Certificate {
@@ -92,54 +105,89 @@ impl Certificate {
         if inner.tbs_certificate().version() != Version::V3 {
             return Err(error("another version".into()));
         }
-        let tbs = element(der).and_then(|(start, _)| der.get(start..)).and_then(|content| {
-            let (start, len) = element(content)?;
-            content.get(..start + len)
-        });
-        Ok(Self { tbs: tbs.ok_or_else(|| error("no tbsCertificate".into()))?.to_vec(), inner })
+        Ok(Self { inner, der: der.to_vec() })
     }
 
-    fn is_valid(&self, now: UnixTime) -> bool {
-        let validity = self.inner.tbs_certificate().validity();
-        let from = validity.not_before.to_unix_duration().as_secs();
-        (from..=validity.not_after.to_unix_duration().as_secs()).contains(&now.0)
-    }
-
-    fn validity(&self) -> String {
-        let validity = self.inner.tbs_certificate().validity();
-        let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
-        format!("{} to {}", seconds(validity.not_before), seconds(validity.not_after))
-    }
-
-    /// The algorithm by which `signed` claims to be signed, if a key like ours can have done it.
-    fn algorithm_for(&self, signed: &Self) -> Option<Algorithm> {
-        let claimed = signed.inner.signature_algorithm();
-        if claimed != signed.inner.tbs_certificate().signature() {
-            return None;
+    /// [`Self::parse`] for certificates of which there is only one encoding: writing it gives the same bytes.
+    pub(crate) fn parse_canonical(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = Self::parse(der)?;
+        match certificate.inner.to_der() {
+            Ok(written) if written == der => Ok(certificate),
+            _ => Err(CertificateError { form: "DER", error: "another encoding of it".into() }),
         }
-        let key = &self.inner.tbs_certificate().subject_public_key_info().algorithm;
-        let curve = key.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
-        match (claimed.oid, key.oid, curve) {
+    }
+
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    pub(crate) fn tbs(&self) -> &TbsCertificate {
+        self.inner.tbs_certificate()
+    }
+
+    /// The subject's common name, or nothing.
+    pub(crate) fn common_name(&self) -> String {
+        self.tbs().subject().common_name().ok().flatten().map(String::from).unwrap_or_default()
+    }
+
+    /// First and last second of its validity.
+    pub(crate) fn validity(&self) -> RangeInclusive<u64> {
+        let validity = self.tbs().validity();
+        validity.not_before.to_unix_duration().as_secs()..=validity.not_after.to_unix_duration().as_secs()
+    }
+
+    /// The key's SEC 1 point, if it is one on P-384.
+    pub(crate) fn p384_point(&self) -> Option<&[u8]> {
+        let spki = self.tbs().subject_public_key_info();
+        let p384 = spki.algorithm.oid == EC_PUBLIC_KEY && self.curve() == Some(SECP384R1);
+        spki.subject_public_key.as_bytes().filter(|point| p384 && point.len() == 97 && point[0] == 4)
+    }
+
+    pub(crate) fn signed(&self, other: &Self, crypto: &dyn CryptoProvider) -> bool {
+        let (inner, outer) = (other.tbs().signature(), other.inner.signature_algorithm());
+        inner == outer && self.signed_bytes(&other.der, outer, other.inner.signature(), crypto)
+    }
+
+    /// Whether this certificate's key signed the first member of `der`, of a certificate or revocation list that parsed.
+    pub(crate) fn signed_bytes(
+        &self,
+        der: &[u8],
+        claimed: &AlgorithmIdentifierOwned,
+        signature: &BitString,
+        crypto: &dyn CryptoProvider,
+    ) -> bool {
+        let key = self.tbs().subject_public_key_info().subject_public_key.as_bytes();
+        let (Some(algorithm), Some(key), Some(message), Some(signature)) =
+            (self.algorithm(claimed), key, first_member(der), signature.as_bytes())
+        else {
+            return false;
+        };
+        crypto.verify(algorithm, key, message, signature)
+    }
+
+    /// The algorithm that a signature claims to be of, if a key like ours can have made it.
+    fn algorithm(&self, claimed: &AlgorithmIdentifierOwned) -> Option<Algorithm> {
+        match (claimed.oid, self.tbs().subject_public_key_info().algorithm.oid, self.curve()) {
             (ECDSA_WITH_SHA256, EC_PUBLIC_KEY, Some(PRIME256V1)) => Some(Algorithm::EcdsaP256Sha256Asn1),
             (ECDSA_WITH_SHA384, EC_PUBLIC_KEY, Some(SECP384R1)) => Some(Algorithm::EcdsaP384Sha384Asn1),
             (SHA256_WITH_RSA, RSA_ENCRYPTION, _) => Some(Algorithm::RsaPkcs1Sha256),
+            (RSASSA_PSS, RSA_ENCRYPTION, _) => {
+                let parameters = claimed.parameters.as_ref()?;
+                let known = parameters.tag() == Tag::Sequence && PSS_SHA384.contains(&parameters.value());
+                known.then_some(Algorithm::RsaPssSha384)
+            }
             _ => None,
         }
     }
 
-    fn signed(&self, other: &Self, crypto: &dyn CryptoProvider) -> bool {
-        let key = self.inner.tbs_certificate().subject_public_key_info().subject_public_key.as_bytes();
-        let (Some(algorithm), Some(key), Some(signature)) =
-            (self.algorithm_for(other), key, other.inner.signature().as_bytes())
-        else {
-            return false;
-        };
-        crypto.verify(algorithm, key, &other.tbs, signature)
+    fn curve(&self) -> Option<ObjectIdentifier> {
+        let parameters = self.tbs().subject_public_key_info().algorithm.parameters.as_ref();
+        parameters.and_then(|any| any.decode_as().ok())
     }
 
     /// `Some(true)` for a certificate that may issue others, `None` when it demands what we do not know.
-    fn may_issue(&self) -> Option<bool> {
-        let tbs = self.inner.tbs_certificate();
+    pub(crate) fn may_issue(&self) -> Option<bool> {
+        let tbs = self.tbs();
         for extension in tbs.extensions().into_iter().flatten().filter(|extension| extension.critical) {
             let known = [BasicConstraints::OID, ExtendedKeyUsage::OID, KeyUsage::OID, SubjectAltName::OID];
             if !known.contains(&extension.extn_id) {
@@ -150,6 +198,12 @@ impl Certificate {
         let usage = tbs.get_extension::<KeyUsage>().ok()?;
         let authority = constraints.is_some_and(|(_, constraints)| constraints.ca);
         Some(authority && usage.is_none_or(|(_, usage)| usage.key_cert_sign()))
+    }
+
+    /// Whether it says that its key may sign revocation lists.
+    pub(crate) fn may_revoke(&self) -> bool {
+        let usage = self.tbs().get_extension::<KeyUsage>();
+        usage.is_ok_and(|usage| usage.is_some_and(|(_, usage)| usage.crl_sign()))
     }
 }
 
@@ -163,10 +217,9 @@ pub(crate) fn check_ak_certificate<'a>(
     checks: &mut Checks,
 ) -> Result<&'a Root, AppraisalError> {
     let leaf = checks.parsed(CheckId::AkCertificate, "an X.509 v3 certificate", Certificate::parse(der))?;
-    let tbs = leaf.inner.tbs_certificate();
-    let issuers: Vec<_> =
-        roots.iter().filter(|root| root.certificate.inner.tbs_certificate().subject() == tbs.issuer()).collect();
-    let names = roots.iter().map(|root| root.certificate.inner.tbs_certificate().subject().to_string());
+    let tbs = leaf.tbs();
+    let issuers: Vec<_> = roots.iter().filter(|root| root.certificate.tbs().subject() == tbs.issuer()).collect();
+    let names = roots.iter().map(|root| root.certificate.tbs().subject().to_string());
     let names = names.collect::<Vec<_>>().join(" or ");
     let wanted = if names.is_empty() { "no root was given" } else { &names };
     checks.require(CheckId::AkCertificateIssuer, wanted, tbs.issuer(), !issuers.is_empty())?;
@@ -175,8 +228,9 @@ pub(crate) fn check_ak_certificate<'a>(
         return Err(checks.reject(CheckId::AkCertificateSignature, "by that root", "by another key"));
     };
     checks.require(CheckId::AkCertificateSignature, "by that root", "by that root", true)?;
-    let valid = leaf.is_valid(now) && root.certificate.is_valid(now);
-    let got = format!("{} under a root of {}", leaf.validity(), root.certificate.validity());
+    let validity = [leaf.validity(), root.certificate.validity()];
+    let valid = validity.iter().all(|validity| validity.contains(&now.0));
+    let got = format!("{:?} under a root of {:?}", validity[0], validity[1]);
     checks.require(CheckId::AkCertificateValidity, format!("valid at {}", now.0), got, valid)?;
     let usage = (root.certificate.may_issue(), leaf.may_issue());
     let got = format!("root may issue: {:?}, certificate may issue: {:?}", usage.0, usage.1);
@@ -187,7 +241,15 @@ pub(crate) fn check_ak_certificate<'a>(
     Ok(root)
 }
 
-/// Where the content of the first DER element starts, and its length. Only called on bytes that parsed as DER.
+/// The first member, with its header, of the SEQUENCE that `der` is: what a signature in the last one covers.
+fn first_member(der: &[u8]) -> Option<&[u8]> {
+    let (start, len) = element(der)?;
+    let content = der.get(start..start.checked_add(len)?)?;
+    let (start, len) = element(content)?;
+    content.get(..start.checked_add(len)?)
+}
+
+/// Where the content of the first DER element starts, and its length.
 fn element(der: &[u8]) -> Option<(usize, usize)> {
     let (first, rest) = der.get(1..)?.split_first()?;
     let extra = usize::from(first & 0x7F);

@@ -1,7 +1,15 @@
-//! The ATTESTATION_REPORT of SEV-SNP (SEV-SNP Firmware ABI Specification, 56860, section 7.3 and table
-//! "ATTESTATION_REPORT Structure"), field by field.
+//! AMD SEV-SNP: the attestation report, and the certificate table that a host lends with it.
+//!
+//! Names, offsets and reserved bits are those of the SEV-SNP Firmware ABI Specification (AMD publication 56860), section
+//! 7.3, and of the GHCB Standardization (56421), section 4.1.8. Parsing checks no signature.
 
-use crate::Hex;
+use std::fmt::{self, Display};
+
+mod certificates;
+mod report;
+
+pub use certificates::{CertificateTable, CertificateTableError, TABLE_CAP};
+pub use report::{Report, ReportError, SIGNING_KEY_NONE, SIGNING_KEY_VCEK, SIGNING_KEY_VLEK};
 
 /// Families of chips: the key hierarchies of AMD's KDS, each with an ARK of its own.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Deserialize, serde::Serialize)]
@@ -35,63 +43,68 @@ pub struct TcbComponents {
     pub microcode: u8,
 }
 
-/// A report. Its signature is not checked by parsing it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Report {
-    /// VERSION: 2, 3 or 5.
-    pub version: u32,
-    /// GUEST_SVN.
-    pub guest_svn: u32,
-    /// POLICY, see the constants of [`policy`].
-    pub policy: u64,
-    /// FAMILY_ID, set by the launcher.
-    pub family_id: Hex<16>,
-    /// IMAGE_ID, set by the launcher.
-    pub image_id: Hex<16>,
-    /// VMPL the report was asked for from.
-    pub vmpl: u32,
-    /// CURRENT_TCB.
-    pub current_tcb: Tcb,
-    /// PLATFORM_INFO, see the constants of [`platform_info`].
-    pub platform_info: u64,
-    /// AUTHOR_KEY_EN.
-    pub author_key_enabled: bool,
-    /// MASK_CHIP_KEY.
-    pub mask_chip_key: bool,
-    /// SIGNING_KEY: 0 VCEK, 1 VLEK, 7 none.
-    pub signing_key: u8,
-    /// REPORT_DATA.
-    pub report_data: Hex<64>,
-    /// MEASUREMENT: the launch digest.
-    pub measurement: Hex<48>,
-    /// HOST_DATA.
-    pub host_data: Hex<32>,
-    /// ID_KEY_DIGEST.
-    pub id_key_digest: Hex<48>,
-    /// AUTHOR_KEY_DIGEST.
-    pub author_key_digest: Hex<48>,
-    /// REPORT_ID.
-    pub report_id: Hex<32>,
-    /// REPORT_ID_MA: all ones without a migration agent.
-    pub report_id_ma: Hex<32>,
-    /// REPORTED_TCB: of which the VEK is.
-    pub reported_tcb: Tcb,
-    /// CPUID_FAM_ID, CPUID_MOD_ID, CPUID_STEP; from version 3.
-    pub cpuid: Option<[u8; 3]>,
-    /// CHIP_ID; zero when masked.
-    pub chip_id: Hex<64>,
-    /// COMMITTED_TCB.
-    pub committed_tcb: Tcb,
-    /// CURRENT_MAJOR, CURRENT_MINOR, CURRENT_BUILD.
-    pub current_firmware: [u8; 3],
-    /// COMMITTED_MAJOR, COMMITTED_MINOR, COMMITTED_BUILD.
-    pub committed_firmware: [u8; 3],
-    /// LAUNCH_TCB.
-    pub launch_tcb: Tcb,
-    /// LAUNCH_MIT_VECTOR; from version 5.
-    pub launch_mitigations: Option<u64>,
-    /// CURRENT_MIT_VECTOR; from version 5.
-    pub current_mitigations: Option<u64>,
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Milan, Self::Genoa, Self::Turin];
+
+    /// The family of a chip by CPUID_FAM_ID, CPUID_MOD_ID and CPUID_STEP of its reports.
+    #[must_use]
+    pub const fn of_cpuid([family, model, _]: [u8; 3]) -> Option<Self> {
+        match (family, model) {
+            (0x19, 0x00..=0x0F) => Some(Self::Milan),
+            (0x19, 0x10..=0x1F | 0xA0..=0xAF) => Some(Self::Genoa),
+            (0x1A, 0x00..=0x1F) => Some(Self::Turin),
+            _ => None,
+        }
+    }
+
+    /// The name that AMD's key distribution service uses.
+    #[must_use]
+    pub const fn product(self) -> &'static str {
+        match self {
+            Self::Milan => "Milan",
+            Self::Genoa => "Genoa",
+            Self::Turin => "Turin",
+        }
+    }
+}
+
+impl Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.product())
+    }
+}
+
+impl Tcb {
+    /// The components of a chip of this family (ABI, table "TCB_VERSION").
+    #[must_use]
+    pub const fn components(self, family: Family) -> TcbComponents {
+        match (family, self.0) {
+            (Family::Milan | Family::Genoa, [bootloader, tee, _, _, _, _, snp, microcode]) => {
+                TcbComponents { fmc: None, bootloader, tee, snp, microcode }
+            }
+            (Family::Turin, [fmc, bootloader, tee, snp, _, _, _, microcode]) => {
+                TcbComponents { fmc: Some(fmc), bootloader, tee, snp, microcode }
+            }
+        }
+    }
+
+    /// Where the bytes lie that the family does not use.
+    const fn reserved(family: Family) -> std::ops::Range<usize> {
+        match family {
+            Family::Milan | Family::Genoa => 2..6,
+            Family::Turin => 4..7,
+        }
+    }
+}
+
+impl Display for TcbComponents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(fmc) = self.fmc {
+            write!(f, "fmc {fmc}, ")?;
+        }
+        write!(f, "bootloader {}, tee {}, snp {}, microcode {}", self.bootloader, self.tee, self.snp, self.microcode)
+    }
 }
 
 /// Bits of POLICY.
@@ -132,6 +145,8 @@ pub mod platform_info {
     pub const CIPHERTEXT_HIDING_DRAM_EN: u64 = 1 << 4;
     /// Memory was checked for aliases (BadRAM).
     pub const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
+    /// Reserved by the ABI's revision 1.58, and set by genuine Turin firmware (1.55.65): nobody may rely on it, nor refuse it.
+    pub const RESERVED_6: u64 = 1 << 6;
     /// TIO is on.
     pub const TIO_EN: u64 = 1 << 7;
 }
