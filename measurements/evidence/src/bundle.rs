@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::azure::HCL_REPORT_CAP;
 use crate::config::CONFIG_CAP;
 use crate::endorsements::ENDORSEMENTS_CAP;
 use crate::json::{self, JsonError};
@@ -15,18 +16,16 @@ pub const SCHEMA: &str = "blf.evidence/v1";
 /// Registers of a TPM's PCR bank (TCG PC Client Platform TPM Profile, section 4.6).
 pub const PCRS: usize = 24;
 
-/// Caps on the parts, in bytes: TPMS_ATTEST, TPMT_SIGNATURE, TPMT_PUBLIC, certificate, event log, report, endorsements,
-/// HCL report.
-const CAPS: [(&str, usize); 8] = [
-    ("quote", 1024),
-    ("signature", 1024),
-    ("ak_public", 1024),
-    ("ak_certificate", 4 * 1024),
-    ("event_log", 128 * 1024),
-    ("report", 16 * 1024),
-    ("endorsements", ENDORSEMENTS_CAP),
-    ("hcl_report", 8 * 1024),
-];
+/// Caps on the parts, in bytes. A report or a TD quote, and Azure's HCL report around one.
+const REPORT_CAP: usize = 16 * 1024;
+/// The GHCB certificate table.
+const CERTIFICATES_CAP: usize = 128 * 1024;
+/// An event log.
+const EVENT_LOG_CAP: usize = 128 * 1024;
+/// TPMS_ATTEST, TPMT_SIGNATURE and TPMT_PUBLIC, each.
+const TPM_STRUCTURE_CAP: usize = 1024;
+/// One certificate.
+const CERTIFICATE_CAP: usize = 4 * 1024;
 
 /// What a node hands to whoever wants to rely on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -108,20 +107,47 @@ pub struct TpmEvidence {
     pub event_log: Option<Base64>,
 }
 
-impl TpmEvidence {
-    /// Every part with its name, to be compared with its cap.
-    fn parts(&self) -> Result<[(&'static str, Option<&Base64>); 5], JsonError> {
-        if self.pcrs.len() != PCRS {
-            let error = format!("pcrs: wanted {PCRS}, got {}", self.pcrs.len());
-            return Err(JsonError::Malformed { what: "evidence", error });
+/// A member that holds bytes: its name, its cap and what is there.
+type Part<'a> = (&'static str, usize, Option<&'a Base64>);
+
+impl Platform {
+    fn parts(&self) -> Vec<Part<'_>> {
+        match self {
+            Self::Azure(azure) => {
+                let mut parts = azure.tpm.parts();
+                parts.push(("hcl_report", HCL_REPORT_CAP, Some(&azure.hcl_report)));
+                parts.push(("td_quote", REPORT_CAP, azure.td_quote.as_ref()));
+                parts
+            }
+            Self::Snp(snp) => vec![
+                ("report", REPORT_CAP, Some(&snp.report)),
+                ("certificates", CERTIFICATES_CAP, snp.certificates.as_ref()),
+            ],
+            Self::Tdx(tdx) => {
+                vec![("quote", REPORT_CAP, Some(&tdx.quote)), ("event_log", EVENT_LOG_CAP, tdx.event_log.as_ref())]
+            }
+            Self::Tpm(tpm) => tpm.parts(),
         }
-        Ok([
-            ("quote", Some(&self.quote)),
-            ("signature", Some(&self.signature)),
-            ("ak_public", Some(&self.ak_public)),
-            ("ak_certificate", self.ak_certificate.as_ref()),
-            ("event_log", self.event_log.as_ref()),
-        ])
+    }
+
+    fn pcrs(&self) -> Option<&[Hex<32>]> {
+        match self {
+            Self::Azure(azure) => Some(&azure.tpm.pcrs),
+            Self::Tpm(tpm) => Some(&tpm.pcrs),
+            Self::Snp(_) | Self::Tdx(_) => None,
+        }
+    }
+}
+
+impl TpmEvidence {
+    fn parts(&self) -> Vec<Part<'_>> {
+        vec![
+            ("quote", TPM_STRUCTURE_CAP, Some(&self.quote)),
+            ("signature", TPM_STRUCTURE_CAP, Some(&self.signature)),
+            ("ak_public", TPM_STRUCTURE_CAP, Some(&self.ak_public)),
+            ("ak_certificate", CERTIFICATE_CAP, self.ak_certificate.as_ref()),
+            ("event_log", EVENT_LOG_CAP, self.event_log.as_ref()),
+        ]
     }
 }
 
@@ -149,22 +175,14 @@ impl Evidence {
             return Err(malformed(format!("config or binding: wanted at most {CONFIG_CAP} and {BINDING_CAP} bytes")));
         }
         Binding::parse(self.binding.as_bytes())?;
-        let mut parts = vec![("endorsements", self.endorsements.as_ref())];
-        match &self.platform {
-            Platform::Snp(snp) => {
-                parts.extend([("report", Some(&snp.report)), ("endorsements", snp.certificates.as_ref())]);
-            }
-            Platform::Tdx(tdx) => parts.extend([("report", Some(&tdx.quote)), ("event_log", tdx.event_log.as_ref())]),
-            Platform::Azure(azure) => {
-                parts.extend([("hcl_report", Some(&azure.hcl_report)), ("report", azure.td_quote.as_ref())]);
-                parts.extend(azure.tpm.parts()?);
-            }
-            Platform::Tpm(tpm) => parts.extend(tpm.parts()?),
+        if let Some(pcrs) = self.platform.pcrs().filter(|pcrs| pcrs.len() != PCRS) {
+            return Err(malformed(format!("pcrs: wanted {PCRS}, got {}", pcrs.len())));
         }
-        for (part, bytes) in parts {
-            let Some((_, cap)) = CAPS.iter().find(|(name, _)| *name == part) else { continue };
-            let got = bytes.map_or(0, |b| b.0.len());
-            if got > *cap {
+        let mut parts = self.platform.parts();
+        parts.push(("endorsements", ENDORSEMENTS_CAP, self.endorsements.as_ref()));
+        for (part, cap, bytes) in parts {
+            let got = bytes.map_or(0, |bytes| bytes.0.len());
+            if got > cap {
                 return Err(malformed(format!("{part}: wanted at most {cap} bytes, got {got}")));
             }
         }
@@ -177,45 +195,5 @@ impl Evidence {
     /// [`JsonError::Malformed`] never for a value that [`Self::check`] accepts.
     pub fn to_json(&self) -> Result<String, JsonError> {
         json::canonical("evidence", self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::statement::tests::example;
-
-    fn evidence() -> Evidence {
-        Evidence {
-            schema: SCHEMA.into(),
-            binding: example().to_canonical().unwrap(),
-            config: "{}".into(),
-            platform: Platform::Tpm(TpmEvidence {
-                quote: Base64(vec![1]),
-                signature: Base64(vec![2]),
-                ak_public: Base64(vec![3]),
-                ak_certificate: None,
-                pcrs: vec![Hex([0; 32]); PCRS],
-                event_log: None,
-            }),
-            endorsements: None,
-        }
-    }
-
-    #[test]
-    fn round_trip() {
-        let text = evidence().to_json().unwrap();
-        assert_eq!(Evidence::parse(text.as_bytes()).unwrap(), evidence());
-    }
-
-    #[test]
-    fn oversized_parts() {
-        let mut bad = evidence();
-        bad.endorsements = Some(Base64(vec![0; 128 * 1024 + 1]));
-        assert!(bad.check().unwrap_err().to_string().contains("endorsements"));
-        let Platform::Tpm(tpm) = &mut bad.platform else { unreachable!() };
-        tpm.pcrs.pop();
-        assert!(bad.check().unwrap_err().to_string().contains("pcrs: wanted 24, got 23"));
-        assert!(Evidence::parse(&vec![b' '; EVIDENCE_CAP + 1]).unwrap_err().to_string().contains("at most"));
     }
 }

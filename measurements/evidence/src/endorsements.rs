@@ -26,7 +26,7 @@ pub struct Endorsements {
 }
 
 /// AMD's certificates, each X.509 in DER (Versioned Chip Endorsement Key Certificate and KDS Interface Specification).
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SnpEndorsements {
     /// The VCEK or VLEK; null where the report's own certificate table has it.

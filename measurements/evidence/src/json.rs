@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
@@ -100,6 +100,15 @@ pub fn parse_canonical<T: DeserializeOwned + Serialize>(
     Ok(value)
 }
 
+/// Parses a foreign document of at most `cap` bytes: one JSON object with members that we need not know, in which no
+/// object has a name twice.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_unique(what: &'static str, bytes: &[u8], cap: usize) -> Result<Value, JsonError> {
+    parse(what, bytes, cap).map(|UniqueValue(value)| value)
+}
+
 /// The canonical form (RFC 8785) of a value.
 ///
 /// # Errors
@@ -157,19 +166,79 @@ pub fn unique_map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
             f.write_str("an object")
         }
 
-        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((name, value)) = access.next_entry::<String, T>()? {
-                if map.contains_key(&name) {
-                    return Err(de::Error::custom(format_args!("duplicate field `{name}`")));
-                }
-                map.insert(name, value);
-            }
-            Ok(map)
+        fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Self::Value, A::Error> {
+            unique_members(access)
         }
     }
 
     deserializer.deserialize_map(Unique(PhantomData))
+}
+
+fn unique_members<'de, A: MapAccess<'de>, T: Deserialize<'de>>(mut access: A) -> Result<BTreeMap<String, T>, A::Error> {
+    let mut map = BTreeMap::new();
+    while let Some((name, value)) = access.next_entry::<String, T>()? {
+        if map.contains_key(&name) {
+            return Err(de::Error::custom(format_args!("duplicate field `{name}`")));
+        }
+        map.insert(name, value);
+    }
+    Ok(map)
+}
+
+/// Any value, in which no object has a name twice; serde_json's own keeps the last.
+struct UniqueValue(Value);
+
+impl<'de> Deserialize<'de> for UniqueValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(value.into())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+                let mut values = Vec::new();
+                while let Some(UniqueValue(value)) = access.next_element()? {
+                    values.push(value);
+                }
+                Ok(values.into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+                let members = unique_members::<_, UniqueValue>(access)?;
+                Ok(members.into_iter().map(|(name, UniqueValue(value))| (name, value)).collect())
+            }
+        }
+
+        deserializer.deserialize_any(Any).map(Self)
+    }
 }
 
 #[cfg(test)]
@@ -213,6 +282,26 @@ mod tests {
         ] {
             assert!(matches!(whole(bad), Err(JsonError::Malformed { .. })), "{name}: {bad}");
         }
+    }
+
+    #[test]
+    fn foreign_documents_have_each_name_once() {
+        let good = r#"{"a":[{"b":null,"c":[1,-2,0.5,true,"x"]},{"b":{}}]}"#;
+        let value = parse_unique("document", good.as_bytes(), 1024).unwrap();
+        assert_eq!(value, serde_json::from_str::<Value>(good).unwrap());
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(500), "]".repeat(500));
+        for (name, bad) in [
+            ("a name twice", r#"{"a":1,"a":1}"#),
+            ("a name twice in an object in a list", r#"{"a":[{"b":1,"c":2,"b":1}]}"#),
+            ("a name twice, once escaped", r#"{"a":1,"\u0061":1}"#),
+            ("no object", "[1]"),
+            ("a second document", "{} {}"),
+            ("no end", r#"{"a":"#),
+            ("nested without end", &deep),
+        ] {
+            assert!(parse_unique("document", bad.as_bytes(), 2048).is_err(), "{name}: {bad}");
+        }
+        assert!(matches!(parse_unique("document", b"{ }", 2), Err(JsonError::TooLong { .. })));
     }
 
     #[test]

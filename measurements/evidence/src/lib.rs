@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod azure;
 pub mod bundle;
 pub mod config;
 pub mod eip191;
