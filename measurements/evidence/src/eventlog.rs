@@ -117,6 +117,15 @@ impl<'a> EventLog<'a> {
         )
     }
 
+    /// RTMR 0 to 3 after this CC event log, which counts them from 1. `None` when it lacks a SHA-384 bank, or extends
+    /// anything else: MRTD (0) cannot be extended, and there are no more.
+    #[must_use]
+    pub fn replay_rtmrs(&self) -> Option<[[u8; 48]; 4]> {
+        let foreign = |event: &Event<'_>| event.kind != EV_NO_ACTION && !(1..=4).contains(&event.pcr);
+        let replay = self.replay_sha384()?;
+        (!self.events.iter().any(foreign)).then_some([replay[1], replay[2], replay[3], replay[4]])
+    }
+
     /// The events that were extended into `pcr`, in order.
     pub fn extended(&self, pcr: u32) -> impl Iterator<Item = &Event<'a>> {
         self.events.iter().filter(move |event| event.pcr == pcr && event.kind != EV_NO_ACTION)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use blf_evidence::Base64;
 use blf_evidence::eventlog::{EV_EFI_BOOT_SERVICES_APPLICATION, EVENT_LOG_CAP, EventLog};
 
 fn vector(name: &str) -> PathBuf {
@@ -36,6 +37,42 @@ fn replay_equals_the_oracle() {
         compare(name, &wanted["replay"]["sha256"], log.replay_sha256().as_ref());
         compare(name, &wanted["replay"]["sha384"], log.replay_sha384().as_ref());
     }
+}
+
+/// Event by event, as another parser has them.
+#[test]
+fn events_equal_the_oracle() {
+    for name in ["ccel-ovmf", "ccel-grub"] {
+        let oracle: serde_json::Value = serde_json::from_slice(&log(&format!("{name}.json"))).unwrap();
+        let bytes = log(&format!("{name}.bin"));
+        let log = EventLog::parse(&bytes).unwrap();
+        let wanted = oracle["uefi_event_logs"].as_array().unwrap();
+        assert_eq!(log.events.len(), wanted.len(), "{name}");
+        for (event, wanted) in log.events.iter().zip(wanted) {
+            assert_eq!(u64::from(event.pcr), wanted["index"].as_u64().unwrap(), "{name}: {wanted}");
+            assert_eq!(event.kind_name().to_string(), wanted["type_name"].as_str().unwrap(), "{name}");
+            assert_eq!(hex::encode(event.sha384.unwrap()), wanted["digests"][0]["digest"].as_str().unwrap(), "{name}");
+            assert_eq!(Base64(event.data.to_vec()).to_string(), wanted["event"].as_str().unwrap(), "{name}");
+        }
+    }
+}
+
+/// A CC event log counts RTMRs from 1; MRTD and registers that do not exist cannot be extended.
+#[test]
+fn rtmrs() {
+    let bytes = log("ccel-ovmf.bin");
+    let parsed = EventLog::parse(&bytes).unwrap();
+    let replay = parsed.replay_sha384().unwrap();
+    assert_eq!(parsed.replay_rtmrs().unwrap()[..], replay[1..5]);
+    assert_ne!(replay[1], [0; 48]);
+    let first = 32 + 33; // the first event begins with its register
+    for register in [0, 5, 17] {
+        let mut bad = bytes.clone();
+        assert_eq!(bad[first], 1);
+        bad[first] = register;
+        assert_eq!(EventLog::parse(&bad).unwrap().replay_rtmrs(), None, "{register}");
+    }
+    assert_eq!(EventLog::parse(&log("crypto-agile.bin")).unwrap().replay_rtmrs(), None, "no SHA-384 bank");
 }
 
 #[test]
