@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 pub mod authenticate;
+#[cfg(feature = "aws-lc")]
 pub mod aws_lc;
 pub mod azure;
 pub mod check;
+#[cfg(feature = "aws-lc")]
 pub mod credential;
 pub mod crypto;
 pub mod pe;
@@ -25,6 +27,8 @@ pub mod policy;
 pub mod predict;
 pub mod release;
 pub mod result;
+#[cfg(feature = "rust-crypto")]
+pub mod rust_crypto;
 pub mod snp;
 pub mod tdx;
 pub mod tpm;
