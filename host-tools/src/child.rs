@@ -141,6 +141,15 @@ impl Output {
         lines.join(" / ")
     }
 
+    /// What a Linux guest printed from its first complaint on, at most `count` lines; its last words if it had none.
+    pub fn complaint(&self, count: usize) -> String {
+        let text = self.text();
+        let lines: Vec<_> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        let complains = |line: &&str| ["BUG:", "Oops", "Kernel panic", "panicked at"].iter().any(|c| line.contains(c));
+        let first = lines.iter().position(complains).unwrap_or(lines.len().saturating_sub(count));
+        lines.into_iter().skip(first).take(count).collect::<Vec<_>>().join(" / ")
+    }
+
     fn push(&self, bytes: &[u8]) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.extend(bytes);
@@ -154,5 +163,20 @@ async fn keep(pipe: Option<impl AsyncRead + Unpin>, output: Output) {
     let mut buffer = [0; 4096];
     while let Ok(n @ 1..) = pipe.read(&mut buffer).await {
         output.push(buffer.get(..n).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_quoted_from_its_first_complaint_on() {
+        let output = Output::default();
+        output.push(b"booting\r\n\r\n[1.0] Oops: int3: 0000 [#1] SMP\r\n[1.1] RIP: here\r\n[1.2] Kernel panic\r\n");
+        assert_eq!(output.complaint(2), "[1.0] Oops: int3: 0000 [#1] SMP / [1.1] RIP: here");
+        let output = Output::default();
+        output.push(b"one\ntwo\nthree\n");
+        assert_eq!(output.complaint(2), "two / three");
     }
 }

@@ -315,9 +315,9 @@ fn ended_early(vm: &Vm, ended: Result<(), Error>) -> Error {
         Ok(()) => Error::failed("GUEST_ENDED", "the guest powered off by itself"),
         Err(error) => error,
     };
-    let words = vm.console().last_lines(5);
+    let words = vm.console().complaint(8);
     if !words.is_empty() {
-        error.message = format!("{}; its console ends with: {words}", error.message);
+        error.message = format!("{}; its console: {words}", error.message);
     }
     error
 }

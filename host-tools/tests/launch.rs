@@ -82,7 +82,7 @@ impl Launched {
             memory_mib: 512,
             cpus: 2,
             max_jobs: 2,
-            credentials: Credentials { pinning_token: "token".into(), v: 1 },
+            credentials: Credentials { pinning_token: "token".into(), rpc_path: None, v: 1 },
             endorsements: None,
             policy: DialPolicy { allow, resolve, limits: Limits::default() },
             api: None,
@@ -266,7 +266,7 @@ async fn a_guest_that_powers_off_early_is_a_failure_with_its_last_words() {
     let error = launched.ends().await.0.unwrap_err();
     assert_eq!((error.exit, error.code.as_str()), (Exit::Failed, "GUEST_ENDED"));
     assert!(error.message.starts_with("node-1: the guest's boot failed at MODEL: MODEL_READ; "), "{error}");
-    assert!(error.message.ends_with("its console ends with: console of the guest"), "{error}");
+    assert!(error.message.ends_with("its console: console of the guest"), "{error}");
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ fn a_booted_guest_denies_every_role_what_it_does_not_need() {
     let console = dir.path().join("console");
     let mut qemu = Command::new(Programs::find().unwrap().qemu)
         .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"])
-        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M"])
+        .args(["-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max", "-smp", "2", "-m", "512M"])
         .args(["-serial", "stdio", "-append", fs::read_to_string(prepared.image.join("cmdline")).unwrap().trim()])
         .arg("-kernel")
         .arg(prepared.image.join("vmlinuz"))
