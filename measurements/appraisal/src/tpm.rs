@@ -1,14 +1,19 @@
 //! TPM 2.0: a quote by an AK that somebody believed vouches for, over PCRs that the firmware's event log explains.
+//!
+//! Signed are the quote and, through its digest, the PCRs; the PCRs cover the event log's digests, and these its data
+//! where a check reads them. Not signed, and so never a key of a cache or a replay list, is how an ECDSA signature is
+//! written: a TPM may leave leading zeros away, and s has two values.
 
-use blf_evidence::Hex;
 use blf_evidence::bundle::{PCRS, TpmEvidence};
-use blf_evidence::eventlog::{EV_EFI_ACTION, EV_SEPARATOR, EventLog};
+use blf_evidence::endorsements::Endorsements;
+use blf_evidence::eventlog::{EV_EFI_ACTION, EV_SEPARATOR, Event, EventLog};
 use blf_evidence::statement::Statement;
 use blf_evidence::tpm::{
     self, HashAlg, ObjectAttributes, PcrSelection, Public, PublicKey, Quote, Scheme, Signature, left_pad,
 };
+use blf_evidence::{Hex, UnixTime};
 
-use crate::authenticate::{Context, sha256};
+use crate::authenticate::{Authentic, Context, Endorsers, sha256};
 use crate::check::{AppraisalError, CheckId, Checks};
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::{RootKind, check_ak_certificate};
@@ -44,26 +49,49 @@ pub enum AkEndorsement {
     Nobody,
 }
 
-/// Checks the quote, the event log and the AK certificate.
+/// Checks that a TPM quoted these PCRs together with `extra_data`: evidence of a TPM alone, with no words of a node.
+///
+/// # Errors
+/// [`AppraisalError::Rejected`] with the first check that fails; also for empty `extra_data`, which anybody could replay.
+pub fn authenticate(
+    evidence: &TpmEvidence,
+    extra_data: &[u8],
+    endorsers: &Endorsers,
+    now: UnixTime,
+    crypto: &dyn CryptoProvider,
+) -> Result<Authentic<Claims>, AppraisalError> {
+    let context = Context { endorsers, endorsements: Endorsements::default(), now, crypto };
+    let mut checks = Checks::default();
+    let claims = appraise(evidence, extra_data, &context, &mut checks)?;
+    Ok(Authentic { claims, now, checks })
+}
+
+/// Checks the quote of the statement, the event log and the AK certificate.
 pub(crate) fn check(
     evidence: &TpmEvidence,
     statement: &Statement,
     context: &Context<'_>,
     checks: &mut Checks,
 ) -> Result<Claims, AppraisalError> {
-    let (ak, pcrs) = check_quote(evidence, statement, context.crypto, checks)?;
+    appraise(evidence, &statement.qualifying_data(), context, checks)
+}
+
+fn appraise(
+    evidence: &TpmEvidence,
+    extra_data: &[u8],
+    context: &Context<'_>,
+    checks: &mut Checks,
+) -> Result<Claims, AppraisalError> {
+    let ak = check_ak(evidence, checks)?;
+    let quote = check_quote(evidence, &ak, extra_data, context.crypto, checks)?;
+    let pcrs = check_pcrs(evidence, &quote, checks)?;
     check_event_log(evidence, &pcrs, checks)?;
     let endorsement = check_endorsement(evidence, &ak, context, checks)?;
     Ok(Claims { pcrs, ak: endorsement, ak_name: ak.name(), event_log: evidence.event_log.is_some() })
 }
 
-/// The AK may sign only what its TPM made, and it signed the statement together with exactly these PCRs.
-fn check_quote(
-    evidence: &TpmEvidence,
-    statement: &Statement,
-    crypto: &dyn CryptoProvider,
-    checks: &mut Checks,
-) -> Result<(Public, [Hex<32>; PCRS]), AppraisalError> {
+/// The AK may sign only what its TPM made.
+pub(crate) fn check_ak(evidence: &TpmEvidence, checks: &mut Checks) -> Result<Public, AppraisalError> {
     let ak =
         checks.parsed(CheckId::AkPublic, "TPMT_PUBLIC, RSA 2048 or P-256", Public::parse(&evidence.ak_public.0))?;
     let wanted = format!("{}, not decrypt, with SHA-256", tpm::AK_REQUIRED);
@@ -72,31 +100,52 @@ fn check_quote(
         && !ak.attributes.contains(ObjectAttributes::DECRYPT)
         && *scheme == Scheme::Signing(HashAlg::Sha256);
     checks.require(CheckId::AkAttributes, wanted, format!("{}, {scheme:?}", ak.attributes), right)?;
+    Ok(ak)
+}
 
+/// The AK signed `extra_data` together with what the TPM said.
+pub(crate) fn check_quote(
+    evidence: &TpmEvidence,
+    ak: &Public,
+    extra_data: &[u8],
+    crypto: &dyn CryptoProvider,
+    checks: &mut Checks,
+) -> Result<Quote, AppraisalError> {
     let raw = &evidence.quote.0;
     let quote = checks.parsed(CheckId::Quote, "TPMS_ATTEST of type quote", Quote::parse(raw))?;
-    let wanted = hex::encode(statement.qualifying_data());
-    checks.equal(CheckId::Statement, wanted, hex::encode(&quote.extra_data))?;
+    let wanted = if extra_data.is_empty() { "extraData that was chosen".into() } else { hex::encode(extra_data) };
+    let same = !extra_data.is_empty() && quote.extra_data == extra_data;
+    checks.require(CheckId::Statement, wanted, hex::encode(&quote.extra_data), same)?;
     let signature = Signature::parse(&evidence.signature.0);
     let by_ak = match &signature {
-        Ok(signature) => signed_by(&ak, raw, signature, crypto),
+        Ok(signature) => signed_by(ak, raw, signature, crypto),
         Err(error) => Err(error.to_string()),
     };
     let (ok, got) = by_ak.map_or_else(|error| (false, error), |()| (true, "by the AK".into()));
     checks.require(CheckId::QuoteSignature, "by the AK", got, ok)?;
+    Ok(quote)
+}
 
-    let select = format!("{:?} of {:?}", hex::encode(quote.pcr_select.select), quote.pcr_select.hash);
-    let all = quote.pcr_select == PcrSelection::ALL_SHA256;
-    checks.require(CheckId::PcrSelection, "\"ffffff\" of Sha256", select, all)?;
-    // `Evidence::check` demanded 24 of them.
-    let mut pcrs = [Hex([0; 32]); PCRS];
-    pcrs.iter_mut().zip(&evidence.pcrs).for_each(|(pcr, listed)| *pcr = *listed);
-    let listed = sha256(&pcrs.iter().flat_map(|pcr| pcr.0).collect::<Vec<_>>());
-    checks.equal(CheckId::PcrDigest, hex::encode(&quote.pcr_digest), listed.to_string())?;
+/// The listed PCRs are those quoted, all of them, and firmware measured something.
+pub(crate) fn check_pcrs(
+    evidence: &TpmEvidence,
+    quote: &Quote,
+    checks: &mut Checks,
+) -> Result<[Hex<32>; PCRS], AppraisalError> {
+    let selected = |select: PcrSelection| format!("{} of {:?}", hex::encode(select.select), select.hash);
+    let (wanted, got) = (PcrSelection::ALL_SHA256, quote.pcr_select);
+    checks.require(CheckId::PcrSelection, selected(wanted), selected(got), got == wanted)?;
+    let listed = sha256(&evidence.pcrs.iter().flat_map(|pcr| pcr.0).collect::<Vec<_>>());
+    let digest = hex::encode(&quote.pcr_digest);
+    let Ok(pcrs) = <[Hex<32>; PCRS]>::try_from(&evidence.pcrs[..]) else {
+        let got = format!("{} PCRs", evidence.pcrs.len());
+        return Err(checks.reject(CheckId::PcrDigest, format!("{PCRS} PCRs, {digest}"), got));
+    };
+    checks.equal(CheckId::PcrDigest, digest, listed.to_string())?;
     let zero: Vec<_> = (0..8).filter(|index| pcrs[*index].0 == [0; 32]).collect();
     let got = if zero.is_empty() { "none zero".into() } else { format!("zero: {zero:?}") };
     checks.require(CheckId::MeasuredBoot, "none of PCR 0 to 7 zero", got, zero.is_empty())?;
-    Ok((ak, pcrs))
+    Ok(pcrs)
 }
 
 /// `Err` says why not.
@@ -123,7 +172,11 @@ fn signed_by(ak: &Public, message: &[u8], signature: &Signature, crypto: &dyn Cr
 
 /// The log explains the quoted PCRs. PCR 10 is the kernel's own (IMA) and never in the firmware's log; 16 and 23 may be
 /// reset by anybody; 17 to 22 belong to a dynamic launch. None of these is used by any policy.
-fn check_event_log(evidence: &TpmEvidence, pcrs: &[Hex<32>; PCRS], checks: &mut Checks) -> Result<(), AppraisalError> {
+pub(crate) fn check_event_log(
+    evidence: &TpmEvidence,
+    pcrs: &[Hex<32>; PCRS],
+    checks: &mut Checks,
+) -> Result<(), AppraisalError> {
     let Some(raw) = &evidence.event_log else { return Ok(()) };
     let log = checks.parsed(CheckId::EventLog, "a crypto-agile TCG event log", EventLog::parse(&raw.0))?;
     let replay = log.replay_sha256();
@@ -140,15 +193,13 @@ fn check_event_log(evidence: &TpmEvidence, pcrs: &[Hex<32>; PCRS], checks: &mut 
         },
     };
     checks.require(CheckId::EventLogReplay, wanted, got, ok)?;
-    let separator = (4, sha256(&[0; 4]).0);
     let unseparated = (0..8).find(|pcr| {
         let mut separators = log.extended(*pcr).filter(|event| event.kind == EV_SEPARATOR);
-        let first = separators.next().map(|event| (event.data.len(), event.sha256.unwrap_or_default()));
-        first != Some(separator) || separators.next().is_some()
+        !separators.next().is_some_and(|event| says(event, &[0; 4])) || separators.next().is_some()
     });
     let handed_over = log
         .extended(5)
-        .any(|event| event.kind == EV_EFI_ACTION && event.data == b"Exit Boot Services Returned with Success");
+        .any(|event| event.kind == EV_EFI_ACTION && says(event, b"Exit Boot Services Returned with Success"));
     let (got, ok) = match (unseparated, handed_over) {
         (Some(pcr), _) => (format!("PCR {pcr} without exactly one"), false),
         (None, false) => ("no exit from boot services".into(), false),
@@ -157,7 +208,12 @@ fn check_event_log(evidence: &TpmEvidence, pcrs: &[Hex<32>; PCRS], checks: &mut 
     checks.require(CheckId::EventLogSequence, "one separator in PCR 0 to 7 and the exit from boot services", got, ok)
 }
 
-fn check_endorsement(
+/// Whether the event's data is this, and its digest of it: the PCRs cover the digest alone.
+fn says(event: &Event<'_>, data: &[u8]) -> bool {
+    event.data == data && event.sha256 == Some(sha256(data).0)
+}
+
+pub(crate) fn check_endorsement(
     evidence: &TpmEvidence,
     ak: &Public,
     context: &Context<'_>,

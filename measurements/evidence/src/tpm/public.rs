@@ -273,6 +273,14 @@ impl Public {
         out
     }
 
+    /// The key's Qualified Name below a parent with this one, or below a hierarchy with this handle (Part 1, 16).
+    #[must_use]
+    pub fn qualified_name(&self, parent: &[u8]) -> Vec<u8> {
+        let mut out = self.name_alg.id().to_be_bytes().to_vec();
+        out.extend(self.name_alg.digest(&[parent, &self.name()].concat()));
+        out
+    }
+
     /// The public numbers at full size: SEC 1 uncompressed point, or big-endian modulus. `None` for a template.
     #[must_use]
     pub fn point_or_modulus(&self) -> Option<Vec<u8>> {
