@@ -47,13 +47,25 @@ pub enum CheckId {
     TdQuote,
     /// Intel's collateral for the quote is there.
     Collateral,
+    /// The quote's chain is a PCK certificate, issued by a PCK CA, issued by Intel's root.
+    PckChain,
+    /// The PCK signed the quoting enclave's report, that names the attestation key, and that key signed the quote.
+    TdQuoteSignature,
+    /// Each part of the collateral is signed by its issuer, below Intel's root.
+    CollateralSignature,
+    /// The collateral is TCB info of TDX and the identity of its quoting enclave, of known versions.
+    CollateralForm,
     /// Collateral and certificates are valid now.
     CollateralValidity,
     /// No certificate of the chains is revoked.
     PckRevoked,
-    /// Signatures from Intel's root to the quote: PCK, quoting enclave, attestation key, TCB info, identities.
-    TdQuoteSignature,
-    /// The platform matches a level of the TCB info, and that level is not revoked.
+    /// The collateral is for the platform that the PCK certificate names: its FMSPC and its PCE.
+    CollateralPlatform,
+    /// The quoting enclave is the one that Intel's identity describes.
+    QeIdentity,
+    /// The TDX module is of a version that Intel knows, with its signer and attributes.
+    TdModuleIdentity,
+    /// The platform, its TDX module and its quoting enclave each match a level, and no level is revoked.
     TdTcbLevel,
     /// REPORT_DATA is the statement.
     ReportData,
@@ -75,7 +87,7 @@ pub enum CheckId {
     PcrSelection,
     /// The listed PCRs are those quoted.
     PcrDigest,
-    /// Firmware measured a boot at all: PCR 0 to 7 are not zero.
+    /// Firmware measured a boot at all: PCR 0 to 7, or RTMR 0 and 1, are not zero.
     MeasuredBoot,
     /// The event log is a TCG event log.
     EventLog,
@@ -181,7 +193,7 @@ pub enum CheckId {
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 84] = [
+    pub const ALL: [Self; 90] = [
         Self::Binding,
         Self::Document,
         Self::Endorsements,
@@ -201,9 +213,15 @@ impl CheckId {
         Self::ReportSignature,
         Self::TdQuote,
         Self::Collateral,
+        Self::PckChain,
+        Self::TdQuoteSignature,
+        Self::CollateralSignature,
+        Self::CollateralForm,
         Self::CollateralValidity,
         Self::PckRevoked,
-        Self::TdQuoteSignature,
+        Self::CollateralPlatform,
+        Self::QeIdentity,
+        Self::TdModuleIdentity,
         Self::TdTcbLevel,
         Self::ReportData,
         Self::AkPublic,
@@ -293,9 +311,15 @@ impl CheckId {
             Self::ReportSignature => ("snp.signature", "SNP_SIGNATURE"),
             Self::TdQuote => ("tdx.quote", "TDX_QUOTE_MALFORMED"),
             Self::Collateral => ("tdx.collateral", "COLLATERAL_MISSING"),
+            Self::PckChain => ("tdx.pck.chain", "PCK_CHAIN"),
+            Self::TdQuoteSignature => ("tdx.signature", "TDX_SIGNATURE"),
+            Self::CollateralSignature => ("tdx.collateral.signature", "COLLATERAL_SIGNATURE"),
+            Self::CollateralForm => ("tdx.collateral.form", "COLLATERAL_MALFORMED"),
             Self::CollateralValidity => ("tdx.collateral.validity", "STALE_COLLATERAL"),
             Self::PckRevoked => ("tdx.pck.revoked", "PCK_REVOKED"),
-            Self::TdQuoteSignature => ("tdx.signature", "TDX_SIGNATURE"),
+            Self::CollateralPlatform => ("tdx.collateral.platform", "COLLATERAL_MISMATCH"),
+            Self::QeIdentity => ("tdx.qe", "QE_MISMATCH"),
+            Self::TdModuleIdentity => ("tdx.module.identity", "TDX_MODULE_UNKNOWN"),
             Self::TdTcbLevel => ("tdx.tcb_level", "TCB_LEVEL_UNKNOWN"),
             Self::ReportData => ("report_data", "STATEMENT_MISMATCH"),
             Self::AkPublic => ("ak", "AK_MALFORMED"),

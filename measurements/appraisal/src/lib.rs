@@ -21,6 +21,7 @@ pub mod azure;
 pub mod check;
 #[cfg(feature = "aws-lc")]
 pub mod credential;
+mod crl;
 pub mod crypto;
 pub mod pe;
 pub mod policy;

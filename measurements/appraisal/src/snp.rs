@@ -19,7 +19,6 @@ use crate::crypto::CryptoProvider;
 use crate::x509::{Certificate, CertificateError, RootKind};
 
 mod chain;
-pub(crate) mod crl;
 mod vek;
 
 pub use chain::Chain;

@@ -7,11 +7,11 @@ use blf_evidence::UnixTime;
 use blf_evidence::endorsements::SnpEndorsements;
 use blf_evidence::snp::{Family, Report};
 
-use super::crl::Crl;
 use super::vek::Vek;
 use super::{Claims, Root, Signer, read};
 use crate::authenticate::Authentic;
 use crate::check::{AppraisalError, CheckId, Checks};
+use crate::crl::Crl;
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::{Certificate, RootKind};
 
@@ -130,11 +130,7 @@ impl Chain {
 }
 
 /// The ASK or ASVK that came, or the one that the root carries. An ARK that came must be the root's: it adds nothing.
-fn issuer<'a>(
-    vek: &Vek,
-    root: &'a Root,
-    endorsements: &SnpEndorsements,
-) -> Result<Cow<'a, Certificate>, String> {
+fn issuer<'a>(vek: &Vek, root: &'a Root, endorsements: &SnpEndorsements) -> Result<Cow<'a, Certificate>, String> {
     if endorsements.ark.as_ref().is_some_and(|ark| ark.0 != root.ark.der()) {
         return Err(format!("another ARK than {}'s", root.family));
     }

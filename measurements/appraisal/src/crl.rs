@@ -1,4 +1,4 @@
-//! The revocation list of an ARK (RFC 5280, section 5): which ASKs and ASVKs are believed no longer.
+//! Certificate revocation lists (RFC 5280, section 5): which certificates their issuer believes no longer.
 
 use blf_evidence::UnixTime;
 use x509_cert::crl::CertificateList;
@@ -11,7 +11,7 @@ use x509_cert::{TbsCertificate, Version};
 use crate::crypto::CryptoProvider;
 use crate::x509::Certificate;
 
-/// A list that its ARK signed.
+/// A list that its issuer signed.
 #[derive(Clone, Debug)]
 pub(crate) struct Crl {
     pub(crate) this_update: UnixTime,
@@ -20,8 +20,8 @@ pub(crate) struct Crl {
 }
 
 impl Crl {
-    /// Parses a list and checks that it is by `ark`. Says what is wrong.
-    pub(crate) fn parse(der: &[u8], ark: &Certificate, crypto: &dyn CryptoProvider) -> Result<Self, String> {
+    /// Parses a list and checks that it is by `issuer`. Says what is wrong.
+    pub(crate) fn parse(der: &[u8], issuer: &Certificate, crypto: &dyn CryptoProvider) -> Result<Self, String> {
         let CertificateList { tbs_cert_list: list, signature_algorithm, signature } =
             CertificateList::from_der(der).map_err(|error| error.to_string())?;
         if list.version != Version::V2 {
@@ -35,19 +35,19 @@ impl Crl {
             return Err(format!("the critical extension {extn_id}"));
         }
         let next_update = list.next_update.ok_or("no nextUpdate")?;
-        if list.issuer != *ark.tbs().subject() || !ark.may_revoke() {
+        if list.issuer != *issuer.tbs().subject() || !issuer.may_revoke() {
             return Err("another issuer, or one that may not revoke".into());
         }
-        let signed = signature_algorithm == list.signature
-            && ark.signed_bytes(der, &signature_algorithm, &signature, crypto);
+        let signed =
+            signature_algorithm == list.signature && issuer.signed_bytes(der, &signature_algorithm, &signature, crypto);
         if !signed {
-            return Err("a signature by another key than the ARK".into());
+            return Err(format!("a signature by another key than {}", issuer.common_name()));
         }
         let revoked = entries.into_iter().map(|entry| entry.serial_number).collect();
         Ok(Self { this_update: seconds(list.this_update), next_update: seconds(next_update), revoked })
     }
 
-    /// The serial number of the first of these certificates that is on the list. The ARK issued all of them.
+    /// The serial number of the first of these certificates that is on the list. All of them are of its issuer.
     pub(crate) fn revoked<'a>(&self, certificates: &[&'a Certificate]) -> Option<&'a SerialNumber> {
         let mut serials = certificates.iter().map(|certificate| certificate.tbs()).map(TbsCertificate::serial_number);
         serials.find(|serial| self.revoked.contains(serial))
