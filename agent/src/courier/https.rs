@@ -15,7 +15,7 @@ use hyper::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::tls;
@@ -48,8 +48,8 @@ pub struct Connection {
     work: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Which generation of connections it belongs to.
     generation: u64,
-    /// It served an exchange before, so that its server may have closed it meanwhile.
-    reused: bool,
+    /// When its last exchange ended; its server may have closed it since. None before the first.
+    served: Option<Instant>,
 }
 
 /// What is sent.
@@ -85,7 +85,7 @@ pub enum HttpError {
         /// In bytes.
         cap: usize,
     },
-    /// The server closed a reused connection before it answered; it may never have seen the request.
+    /// The server closed a reused connection, and the request never left or only asks: it may be sent again.
     #[error("connection: closed by the server between requests")]
     Closed,
     /// The server's words are no HTTP/1.1, or the connection broke.
@@ -116,8 +116,10 @@ struct Idle {
     connections: Vec<Connection>,
 }
 
-/// Idle connections kept: the poll and a job or two.
-const IDLE: usize = 2;
+/// Idle connections kept with one server: the poll and a job or two, each with two halves of a key.
+const IDLE: usize = 4;
+/// How long an idle connection is kept: servers keep one for a minute or more, and what lies between forgets in silence.
+const IDLE_LIFE: Duration = Duration::from_secs(60);
 /// Longest head of a reply, in bytes; hyper's read buffer.
 const HEAD_CAP: usize = 32 * 1024;
 
@@ -146,6 +148,7 @@ impl<T: Tunnel> Https<T> {
     pub async fn connect(&self) -> Result<Connection, HttpError> {
         let generation = {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.connections.retain(|c| c.served.is_some_and(|served| served.elapsed() < IDLE_LIFE));
             if let Some(connection) = idle.connections.pop() {
                 return Ok(connection);
             }
@@ -165,22 +168,28 @@ impl<T: Tunnel> Https<T> {
             .map_err(|_| HttpError::Protocol)?;
         // How the connection ends shows in the exchange that it ends.
         let work = Box::pin(async move { drop(work.await) });
-        Ok(Connection { sender, work, generation, reused: false })
+        Ok(Connection { sender, work, generation, served: None })
     }
 
     /// One exchange; the connection is kept for the next if the server allows.
     ///
     /// # Errors
-    /// [`HttpError::Closed`] only for a reused connection: worth one more attempt on another.
+    /// [`HttpError::Closed`] only for a reused connection, and only for what may be sent again: worth one more attempt on
+    /// another.
     pub async fn exchange(
         &self,
         mut connection: Connection,
         outgoing: Outgoing,
         cap: usize,
     ) -> Result<Reply, HttpError> {
+        let (reused, asks) = (connection.is_reused(), outgoing.method.is_safe());
         let request = self.request(outgoing)?;
-        let Connection { sender, work, reused, .. } = &mut connection;
-        let failed = if *reused { HttpError::Closed } else { HttpError::Protocol };
+        let Connection { sender, work, .. } = &mut connection;
+        let failed = |error: hyper::Error| match error {
+            // Hyper says so of what it never wrote.
+            error if reused && (asks || error.is_canceled() || error.is_closed()) => HttpError::Closed,
+            _ => HttpError::Protocol,
+        };
         let exchange = async {
             let within = self.deadlines.head;
             let head = async {
@@ -190,7 +199,7 @@ impl<T: Tunnel> Https<T> {
             let head = timeout(within, head)
                 .await
                 .map_err(|_| HttpError::Silent { stage: "reply head", within })?
-                .map_err(|_| failed)?;
+                .map_err(failed)?;
             let (head, body) = head.into_parts();
             let within = self.deadlines.body;
             let body = timeout(within, bounded(&head.headers, body, cap))
@@ -199,7 +208,7 @@ impl<T: Tunnel> Https<T> {
             Ok::<_, HttpError>(Reply { status: head.status, retry_after: retry_after(&head.headers), body })
         };
         let reply = beside(work.as_mut(), exchange).await?;
-        connection.reused = true;
+        connection.served = Some(Instant::now());
         self.keep(connection).await;
         Ok(reply)
     }
@@ -248,7 +257,7 @@ impl<T: Tunnel> Https<T> {
 impl Connection {
     /// It served an exchange before.
     pub fn is_reused(&self) -> bool {
-        self.reused
+        self.served.is_some()
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf_agent::blob::{BlobError, Blobs};
-use blf_agent::courier::https::{HttpError, Https};
+use blf_agent::courier::https::{HttpError, Https, Outgoing};
 use blf_agent::courier::vault::Vault;
 use blf_agent::icl::{Icl, IclError, Outcome};
 use blf_agent::tls::{self, Clock};
@@ -14,7 +14,9 @@ use blf_bridge::cid::{self, CidError};
 use blf_evidence::icl::BODY_CAP;
 use blf_evidence::profile::Host;
 use blf_evidence::{Hex, UnixTime};
+use bytes::Bytes;
 use tokio::io::duplex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use crate::icl::{TOKEN, refuse, retry_after};
@@ -154,6 +156,66 @@ async fn a_connection_is_kept_and_replaced_when_its_server_closed_it() {
     let error = icl.assignments().await.err().unwrap();
     assert_eq!(error.code(), "TIME_SKEW");
     assert_eq!(world.net.dials(), 3);
+}
+
+/// One request to a path that the double refuses to anybody: what counts is how often it arrives.
+async fn knock(https: &Https<Net>, method: hyper::Method) -> Result<u16, HttpError> {
+    let outgoing = Outgoing { method, path: "/knock".into(), headers: vec![], body: Bytes::from_static(b"x") };
+    https.send(outgoing, BODY_CAP).await.map(|reply| reply.status.as_u16())
+}
+
+/// A server that closes while nothing is under way costs nobody a request.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_left_is_sent_again() {
+    for method in [hyper::Method::GET, hyper::Method::POST] {
+        let world = World::new();
+        let https = server(&world, &world.profile.icl);
+        world.net.be_rude();
+        for requests in 1..=3 {
+            assert_eq!(knock(&https, method.clone()).await, Ok(401));
+            assert_eq!((world.icl.count("/knock"), world.net.dials()), (requests, requests), "{method}");
+            sleep(Duration::from_secs(5)).await;
+        }
+    }
+}
+
+/// A server that closes instead of answering: what changes something arrived once, what only asks may be asked again.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_have_arrived_is_sent_again_only_if_it_asks() {
+    for (method, answer, requests) in
+        [(hyper::Method::GET, Ok(401), 3), (hyper::Method::POST, Err(HttpError::Protocol), 2)]
+    {
+        let world = World::new();
+        let https = server(&world, &world.profile.icl);
+        assert_eq!(knock(&https, method.clone()).await, Ok(401));
+        let mut hung_up = false;
+        world.icl.fault(move |_, _, _| (!std::mem::replace(&mut hung_up, true)).then_some(Reply::Hangup));
+        assert_eq!(knock(&https, method.clone()).await, answer, "{method}");
+        assert_eq!(world.icl.count("/knock"), requests, "{method}");
+        // Whatever it was, the next request is as good as ever.
+        assert_eq!(knock(&https, method).await, Ok(401));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_are_kept_for_a_minute_and_no_more_than_four() {
+    let world = World::new();
+    let https = Arc::new(server(&world, &world.profile.icl));
+    for (together, dials) in [(2, 2), (2, 2), (6, 6), (6, 8)] {
+        let mut crowd = JoinSet::new();
+        for _ in 0..together {
+            let https = Arc::clone(&https);
+            crowd.spawn(async move { knock(&https, hyper::Method::GET).await });
+        }
+        while let Some(answer) = crowd.join_next().await {
+            assert_eq!(answer.unwrap(), Ok(401));
+        }
+        assert_eq!(world.net.dials(), dials);
+        sleep(Duration::from_secs(50)).await;
+    }
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(knock(&https, hyper::Method::GET).await, Ok(401));
+    assert_eq!(world.net.dials(), 9, "the old ones are not used");
 }
 
 #[tokio::test(start_paused = true)]
