@@ -160,7 +160,7 @@ async fn speak<T: Tunnel>(
         ),
         cofhe: Cofhe::new(profile, server),
         #[cfg(not(feature = "production"))]
-        legacy: legacy::Network::new(profile, vault.clone(), identity.node, server),
+        legacy: legacy::Network::new(profile, vault.clone(), &identity, server),
         vault,
         telemetry: telemetry.clone(),
         identity,

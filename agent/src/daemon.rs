@@ -413,6 +413,7 @@ pub(crate) mod tests {
                 models: vec![],
                 max_jobs: 2,
                 pinning_token: String::new(),
+                rpc_path: "/".into(),
                 boot_events: vec![],
                 now: UnixTime(0),
             },

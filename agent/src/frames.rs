@@ -230,6 +230,8 @@ pub struct Identity {
     pub max_jobs: u8,
     /// Bearer token for the pinning service.
     pub pinning_token: String,
+    /// Path with query at the chain's RPC; with the operator's key, if the RPC wants one.
+    pub rpc_path: String,
     /// Boot telemetry so far, one JSON line each.
     pub boot_events: Vec<String>,
     /// Now, by the vault's clock.

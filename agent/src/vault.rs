@@ -139,6 +139,7 @@ pub struct Vault {
     config: String,
     max_jobs: usize,
     pinning_token: Zeroizing<String>,
+    rpc_path: Zeroizing<String>,
     endorsements: Option<Base64>,
     attester: Mutex<Box<dyn AttestingEnvironment>>,
     numeric_profile: String,
@@ -200,6 +201,7 @@ impl Vault {
             config: parts.config,
             max_jobs: usize::from(config.max_jobs),
             pinning_token: Zeroizing::new(parts.credentials.pinning_token),
+            rpc_path: Zeroizing::new(parts.credentials.rpc_path.unwrap_or_else(|| "/".into())),
             endorsements: parts.endorsements,
             attester: Mutex::new(parts.attester),
             numeric_profile: parts.numeric_profile,
@@ -442,6 +444,7 @@ impl Vault {
             models: models.map(|m| Model { id: m.id.clone(), manifest_sha256: m.manifest_sha256 }).collect(),
             max_jobs: u8::try_from(self.max_jobs).unwrap_or(1),
             pinning_token: self.pinning_token.to_string(),
+            rpc_path: self.rpc_path.to_string(),
             boot_events: lock(&self.boot_events).clone(),
             now: self.clock.now(),
         }

@@ -39,6 +39,7 @@ fn lives_in_its_sandbox_and_stops_when_told() {
                     models: vec![],
                     max_jobs: 2,
                     pinning_token: String::new(),
+                    rpc_path: "/".into(),
                     boot_events: vec![],
                     now: UnixTime(1_700_000_000),
                 };

@@ -68,7 +68,7 @@ impl World {
         let vault = Vault::new(Parts {
             profile: profile.clone(),
             config: r#"{"max_jobs":2,"name":"node-1","v":1}"#.into(),
-            credentials: Credentials { pinning_token: "token".into(), v: 1 },
+            credentials: Credentials { pinning_token: "token".into(), rpc_path: None, v: 1 },
             endorsements: None,
             attester: Box::new(Mute),
             measurement: "tpm-pcr11:00".into(),

@@ -109,7 +109,7 @@ impl World {
         let vault = Vault::new(Parts {
             profile,
             config: r#"{"max_jobs":1,"name":"node-1","v":1}"#.into(),
-            credentials: Credentials { pinning_token: "token".into(), v: 1 },
+            credentials: Credentials { pinning_token: "token".into(), rpc_path: None, v: 1 },
             endorsements: None,
             attester: Box::new(Double(signing_key(42))),
             measurement: MEASUREMENT.into(),

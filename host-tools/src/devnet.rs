@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::error::Error;
 use crate::folders;
 use crate::forward::Resolve;
+use crate::node;
 use crate::notice::{Notice, Show};
 use crate::release::Image;
 
@@ -66,9 +67,10 @@ impl Local {
         let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))?;
         let write = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            fs::write(&beside, development::PROFILE)?;
-            fs::write(&release, &image.manifest)?;
-            fs::write(&network, document + "\n")
+            // What names the others comes last, and each appears whole: `blf` may read at any time.
+            node::write(&beside, development::PROFILE.as_bytes(), 0o600, true)?;
+            node::write(&release, &image.manifest, 0o600, true)?;
+            node::write(&network, (document + "\n").as_bytes(), 0o600, true)
         };
         write().map_err(|e| Error::environment("STATE_FOLDER", format!("{}: {e}", folder.display())))?;
 
@@ -87,7 +89,7 @@ impl Local {
 
     /// What a node needs to pin blobs here.
     pub fn credentials(&self) -> Credentials {
-        Credentials { pinning_token: self.pinning_token.clone(), v: 1 }
+        Credentials { pinning_token: self.pinning_token.clone(), rpc_path: None, v: 1 }
     }
 
     /// Stops it and removes what described it.

@@ -36,6 +36,8 @@ pub struct Setup {
     pub pack: Option<(File, Header)>,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
+    /// Path at the chain's RPC, if it is not `/`.
+    pub rpc_path: Option<String>,
     /// Jobs side by side.
     pub max_jobs: u8,
     /// Of the courier.
@@ -70,6 +72,7 @@ impl Setup {
             profile: profile(),
             pack: None,
             pinning_token: "development".into(),
+            rpc_path: None,
             max_jobs: 2,
             limits: Limits::default(),
             record: false,
@@ -81,7 +84,7 @@ impl Setup {
 impl LegacyNode {
     /// Starts a node whose keys are born now.
     pub fn start(setup: Setup) -> Self {
-        let Setup { devnet, profile, pack, pinning_token, max_jobs, limits, record, say } = setup;
+        let Setup { devnet, profile, pack, pinning_token, rpc_path, max_jobs, limits, record, say } = setup;
         let held = pack.as_ref().map(|(_, header)| HeldModel {
             manifest_sha256: header.digest,
             id: header.manifest.id.clone(),
@@ -96,7 +99,7 @@ impl LegacyNode {
         let parts = Parts {
             profile: profile.clone(),
             config: format!(r#"{{"max_jobs":{max_jobs},"name":"legacy","v":1}}"#),
-            credentials: Credentials { pinning_token, v: 1 },
+            credentials: Credentials { pinning_token, rpc_path, v: 1 },
             endorsements: None,
             attester: Box::new(NoDevice),
             measurement: "none".into(),

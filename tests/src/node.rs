@@ -83,7 +83,7 @@ impl Node {
         let parts = Parts {
             profile: blf_agent::profile::network().unwrap(),
             config: format!(r#"{{"max_jobs":2,"name":"{name}","v":1}}"#),
-            credentials: Credentials { pinning_token: "development".into(), v: 1 },
+            credentials: Credentials { pinning_token: "development".into(), rpc_path: None, v: 1 },
             endorsements: None,
             attester: Box::new(attester),
             measurement,

@@ -318,7 +318,7 @@ fn a_configuration_that_the_vault_does_not_know() {
         let parts = Parts {
             profile: profile(),
             config: config.into(),
-            credentials: Credentials { pinning_token: String::new(), v: 1 },
+            credentials: Credentials { pinning_token: String::new(), rpc_path: None, v: 1 },
             endorsements: None,
             attester: Box::new(Attester::Tpm(tpm.attester(&boot.log_file))),
             measurement: boot.release.measurement_id.clone(),

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use blf_bridge::cofhe::{
-    EncryptedInput, Handle, Inquiry, Next, Permission, PublishError, SEALOUTPUT_CAP, SealOutputError, VERIFY_CAP,
-    VERIFY_PATH, verify_answer,
+    EncryptedInput, Handle, Inquiry, Next, Permission, PublishError, SEALOUTPUT_CAP, SealOutputError, Sealed,
+    VERIFY_CAP, VERIFY_PATH, verify_answer,
 };
 use blf_evidence::Hex;
 use blf_evidence::profile::NetworkProfile;
 use bytes::Bytes;
 use hyper::Method;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::https::{HttpError, Https, Outgoing, Reply};
 use super::vault::{CallError, Vault};
@@ -47,8 +47,6 @@ pub enum CofheError {
 const SIGN: Duration = Duration::from_secs(10);
 /// Between two attempts while the network cannot be reached; its SDK polls as often.
 const UNREACHED: Duration = Duration::from_secs(1);
-/// How long one half may stay unreachable.
-const BUDGET: Duration = Duration::from_secs(300);
 
 impl<T: Tunnel> Cofhe<T> {
     /// The services that `profile` names, each reached by what `server` makes.
@@ -68,14 +66,20 @@ impl<T: Tunnel> Cofhe<T> {
     /// certified one.
     ///
     /// # Errors
-    /// [`CofheError`].
-    pub async fn boxes(&self, vault: &Vault, hpke: Option<Hex<32>>, handles: [Handle; 2]) -> Result<Boxes, CofheError> {
+    /// [`CofheError`]; at `end` what was last in the way.
+    pub async fn boxes(
+        &self,
+        vault: &Vault,
+        hpke: Option<Hex<32>>,
+        handles: [Handle; 2],
+        end: Instant,
+    ) -> Result<Boxes, CofheError> {
         let FromVault::Permit(permit) = vault.call(ToVault::Permit { hpke }, SIGN).await? else {
             return Err(CallError::Unexpected.into());
         };
         let sealing = Hex(permit.sealing_key);
         let [high, low] = handles;
-        let (high, low) = tokio::try_join!(self.half(high, permit.clone()), self.half(low, permit))?;
+        let (high, low) = tokio::try_join!(self.half(high, permit.clone(), end), self.half(low, permit, end))?;
         Ok(Boxes { sealing, high, low })
     }
 
@@ -88,26 +92,36 @@ impl<T: Tunnel> Cofhe<T> {
         Ok(verify_answer(status.as_u16(), &body)?)
     }
 
-    async fn half(&self, handle: Handle, permit: Permission) -> Result<blf_bridge::cofhe::Sealed, CofheError> {
+    async fn half(&self, handle: Handle, permit: Permission, end: Instant) -> Result<Sealed, CofheError> {
         let mut inquiry = Inquiry::new(&handle, self.chain_id, permit)?;
         let start = Instant::now();
-        loop {
-            let call = inquiry.call();
-            let outgoing = match call.body {
-                Some(body) => post(call.path, Bytes::copy_from_slice(body.as_bytes())),
-                None => Outgoing { method: Method::GET, path: call.path, headers: vec![], body: Bytes::new() },
-            };
-            let wait = match self.threshold.send(outgoing, SEALOUTPUT_CAP).await {
-                Ok(Reply { status, body, .. }) => match inquiry.answer(start.elapsed(), status.as_u16(), &body)? {
-                    Next::Done(sealed) => return Ok(sealed),
-                    Next::Wait(wait) => wait,
-                },
-                Err(error @ HttpError::BodyTooLong { .. }) => return Err(error.into()),
-                Err(error) if start.elapsed() >= BUDGET => return Err(error.into()),
-                Err(_) => UNREACHED,
-            };
-            sleep(wait).await;
-        }
+        let mut last = CofheError::Seal(SealOutputError::Timeout);
+        let asking = async {
+            loop {
+                let call = inquiry.call();
+                let outgoing = match call.body {
+                    Some(body) => post(call.path, Bytes::copy_from_slice(body.as_bytes())),
+                    None => Outgoing { method: Method::GET, path: call.path, headers: vec![], body: Bytes::new() },
+                };
+                let wait = match self.threshold.send(outgoing, SEALOUTPUT_CAP).await {
+                    Ok(Reply { status, body, .. }) => match inquiry.answer(start.elapsed(), status.as_u16(), &body)? {
+                        Next::Done(sealed) => return Ok(sealed),
+                        Next::Wait(wait) => {
+                            last = SealOutputError::Timeout.into();
+                            wait
+                        }
+                    },
+                    Err(error @ HttpError::BodyTooLong { .. }) => return Err(error.into()),
+                    Err(error) => {
+                        last = error.into();
+                        UNREACHED
+                    }
+                };
+                sleep(wait).await;
+            }
+        };
+        let asked = timeout_at(end, asking).await;
+        asked.unwrap_or(Err(last))
     }
 }
 

@@ -9,6 +9,7 @@
 //! back, so that a spare can take it.
 
 use std::borrow::Cow;
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,8 +153,7 @@ async fn carry_out<T: Tunnel>(
     let boxes = async {
         let (Some(share), Some(cofhe)) = (&context.cofhe, &node.cofhe) else { return Ok(None) };
         let handles = [share.high.into(), share.low.into()];
-        let boxes = cofhe.boxes(vault, Some(claim.share.hpke), handles);
-        let boxes = tokio::time::timeout_at(commit_by, boxes).await.map_err(|_| JobError::Late)??;
+        let boxes = cofhe.boxes(vault, Some(claim.share.hpke), handles, commit_by).await?;
         say(JobState::KeyReceived);
         Ok::<_, JobError>(Some(boxes))
     };
@@ -229,51 +229,66 @@ where
     T: Tunnel,
     F: Future<Output = Result<R, IclError>>,
 {
-    let mut backoff = Backoff::new(node.timings.least, node.timings.step);
-    let mut last = JobError::Late;
-    let asking = async {
-        loop {
+    let attempt = || {
+        let asked = ask();
+        async move {
             let admitted = node.admitted().await;
-            let error = match ask().await {
-                Ok(reply) => return Ok(Some(reply)),
+            let error = match asked.await {
+                Ok(reply) => return Break(Ok(Some(reply))),
                 Err(error) => error,
             };
             match error.outcome() {
-                Outcome::AlreadyDone => return Ok(None),
-                Outcome::Final => return Err(JobError::Icl(error)),
+                Outcome::AlreadyDone => return Break(Ok(None)),
+                Outcome::Final => return Break(Err(error.into())),
                 Outcome::Forgotten => node.forgotten(admitted),
                 Outcome::Later => {}
             }
-            let delay = backoff.failed(error.retry_after());
-            last = JobError::Icl(error);
-            tokio::time::sleep(delay).await;
+            Continue((error.retry_after(), error.into()))
         }
     };
-    let done = tokio::time::timeout_at(end, asking).await;
-    done.unwrap_or(Err(last))
+    again(node, end, attempt).await
 }
 
-/// Asks a blob service until it did it, will not, or `end` comes.
-pub(crate) async fn retry<T, F, R>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<R, JobError>
+/// Asks any other service until it did it, will not, or `end` comes.
+pub(crate) async fn retry<T, F, R, E>(node: &Node<T>, end: Instant, mut ask: impl FnMut() -> F) -> Result<R, JobError>
 where
     T: Tunnel,
-    F: Future<Output = Result<R, BlobError>>,
+    F: Future<Output = Result<R, E>>,
+    JobError: From<E>,
 {
-    let mut backoff = Backoff::new(node.timings.least, node.timings.step);
-    let mut last = JobError::Late;
-    let asking = async {
-        loop {
-            match ask().await {
-                Err(error) if error.is_transient() => {
-                    let delay = backoff.failed(error.retry_after());
-                    last = error.into();
-                    tokio::time::sleep(delay).await;
-                }
-                done => return Ok(done?),
+    let attempt = || {
+        let asked = ask();
+        async move {
+            match asked.await.map_err(JobError::from) {
+                Err(error) if error.is_transient() => Continue((error.retry_after(), error)),
+                done => Break(done),
             }
         }
     };
-    let done = tokio::time::timeout_at(end, asking).await;
+    again(node, end, attempt).await
+}
+
+/// Attempts with growing delays until one says how it ended, or `end` comes. The others say why, and when the service wants to
+/// be asked again.
+async fn again<T, F, R>(node: &Node<T>, end: Instant, mut attempt: impl FnMut() -> F) -> Result<R, JobError>
+where
+    T: Tunnel,
+    F: Future<Output = ControlFlow<Result<R, JobError>, (Option<Duration>, JobError)>>,
+{
+    let mut backoff = Backoff::new(node.timings.least, node.timings.step);
+    let mut last = JobError::Late;
+    let attempts = async {
+        loop {
+            match attempt().await {
+                Break(done) => return done,
+                Continue((asked, error)) => {
+                    last = error;
+                    tokio::time::sleep(backoff.failed(asked)).await;
+                }
+            }
+        }
+    };
+    let done = tokio::time::timeout_at(end, attempts).await;
     done.unwrap_or(Err(last))
 }
 
@@ -311,6 +326,27 @@ impl JobError {
             Self::NoKey => "NO_KEY_HANDLES".into(),
             Self::Stopping => "NODE_STOPPING".into(),
             Self::Vault(error) => error.code().into(),
+        }
+    }
+
+    /// Of a service other than the ICL: nobody judged anything yet, so that another attempt may do.
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Blob(error) => error.is_transient(),
+            #[cfg(not(feature = "production"))]
+            Self::Chain(error) => error.is_transient(),
+            Self::Cofhe(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+
+    /// When that service wants to be asked again.
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Blob(error) => error.retry_after(),
+            #[cfg(not(feature = "production"))]
+            Self::Chain(error) => error.retry_after(),
+            _ => None,
         }
     }
 

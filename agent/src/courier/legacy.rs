@@ -5,11 +5,11 @@ pub(crate) mod chain;
 pub(crate) mod icl;
 pub(crate) mod job;
 
-use blf_evidence::Address;
 use blf_evidence::profile::{Host, NetworkProfile, Protocol};
 
 use crate::courier::https::Https;
 use crate::courier::vault::Vault;
+use crate::frames::Identity;
 use crate::tunnel::Tunnel;
 
 /// Its services, for a profile of protocol `legacy`.
@@ -21,18 +21,19 @@ pub struct Network<T> {
 }
 
 impl<T: Tunnel> Network<T> {
-    /// The services that `profile` names, each reached by what `server` makes, spoken to in the name of `node`.
+    /// The services that `profile` names, each reached by what `server` makes, spoken to in the name of this node.
     pub(crate) fn new(
         profile: &NetworkProfile,
         vault: Vault,
-        node: Address,
+        identity: &Identity,
         server: impl Fn(Host) -> Https<T>,
     ) -> Option<Self> {
+        let node = identity.node;
         let icl = match profile.protocol {
             Protocol::Legacy => icl::Icl::new(server(profile.icl.clone()), vault, node),
             Protocol::Strict => return None,
         };
-        Some(Self { icl, chain: chain::Chain::new(profile, node, server) })
+        Some(Self { icl, chain: chain::Chain::new(profile, node, identity.rpc_path.clone(), server) })
     }
 
     /// Uses no connection made before.

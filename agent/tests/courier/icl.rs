@@ -20,6 +20,7 @@ use crate::net::{Call, Peer, Reply};
 
 pub const ICL: &str = "icl.test";
 pub const BLOBS: &str = "blobs.test";
+pub const THRESHOLD: &str = "threshold.test";
 pub const TOKEN: &str = "pinning token";
 
 /// Decides on a reply before the ICL does; gets method, path, and the time since the start.
@@ -276,6 +277,7 @@ impl Peer for Double {
         match (fault, host) {
             (Some(reply), _) => reply,
             (None, ICL) => self.icl(&call),
+            (None, THRESHOLD) => sealoutput(&call),
             (None, _) => self.blobs(&call),
         }
     }
@@ -305,6 +307,22 @@ impl Job {
         let shown = matches!(phase, Phase::Verifying | Phase::Accepted | Phase::Rejected);
         (phase, self.leader_commitment.filter(|_| shown))
     }
+}
+
+/// The threshold network: a request id, and the box at the second poll for it.
+fn sealoutput(call: &Call) -> Reply {
+    let reply = match (call.method.as_str(), call.path.as_str()) {
+        ("POST", "/v2/sealoutput") => r#"{"request_id":"r-1"}"#.to_owned(),
+        ("GET", "/v2/sealoutput/r-1") => sealed(&[1; 32]),
+        _ => return refuse(404, "NO_SUCH_REQUEST"),
+    };
+    Reply::Whole(200, vec![], reply.into())
+}
+
+/// A completed answer with `data` in its box.
+pub fn sealed(data: &[u8]) -> String {
+    let sealed = serde_json::json!({ "data": data, "public_key": vec![2; 32], "nonce": vec![3; 24] });
+    serde_json::json!({ "status": "COMPLETED", "is_succeed": true, "sealed": sealed }).to_string()
 }
 
 pub fn ok(document: &impl Serialize) -> Reply {

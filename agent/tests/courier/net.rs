@@ -93,8 +93,10 @@ struct Inner {
     down: AtomicBool,
     /// Ends the streams that are open.
     cut: Notify,
-    /// What servers say instead of an answer.
-    script: Mutex<Option<Script>>,
+    /// What servers say instead of an answer: the one of this name, or all of them.
+    script: Mutex<Option<(Option<&'static str>, Script)>>,
+    /// Dials to this name are refused.
+    gone: Mutex<Option<&'static str>>,
     /// When dials were refused.
     refused: Mutex<Vec<Instant>>,
     events: Mutex<Vec<(Instant, Event)>>,
@@ -111,6 +113,7 @@ impl Net {
             down: AtomicBool::default(),
             cut: Notify::default(),
             script: Mutex::default(),
+            gone: Mutex::default(),
             refused: Mutex::default(),
             events: Mutex::default(),
         }))
@@ -142,7 +145,22 @@ impl Net {
 
     /// From now on servers read from a script.
     pub fn be_hostile(&self, script: Option<Script>) {
+        self.read(script.map(|script| (None, script)));
+    }
+
+    /// From now on one server reads from a script.
+    pub fn be_hostile_at(&self, host: &'static str, script: Script) {
+        self.read(Some((Some(host), script)));
+    }
+
+    fn read(&self, script: Option<(Option<&'static str>, Script)>) {
         *self.0.script.lock().unwrap() = script;
+        self.0.cut.notify_waiters();
+    }
+
+    /// Takes one server away, or starts it again.
+    pub fn be_gone(&self, host: Option<&'static str>) {
+        *self.0.gone.lock().unwrap() = host;
         self.0.cut.notify_waiters();
     }
 
@@ -159,7 +177,9 @@ impl Net {
         let tls = TlsAcceptor::from(Arc::clone(&self.0.tls.lock().unwrap()));
         let Ok(mut stream) = tls.accept(stream).await else { return };
         let script = self.0.script.lock().unwrap().clone();
-        if let Some(script) = script {
+        if let Some((at, script)) = script
+            && at.is_none_or(|at| at == host)
+        {
             return script.play(&mut stream).await;
         }
         let answer = |request: Request<Incoming>| {
@@ -204,7 +224,7 @@ impl Tunnel for Net {
 
     async fn dial(&self, host: &Host) -> Result<DuplexStream, TunnelError> {
         self.0.dials.fetch_add(1, Ordering::Relaxed);
-        if self.0.down.load(Ordering::Relaxed) {
+        if self.0.down.load(Ordering::Relaxed) || self.0.gone.lock().unwrap().is_some_and(|gone| gone == host.name) {
             self.0.refused.lock().unwrap().push(Instant::now());
             return Err(TunnelError::Io(io::ErrorKind::ConnectionRefused));
         }

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blf_agent::frames::{self, FromVault, HEADER, Identity, Method, ToVault, UNASKED};
+use blf_bridge::cofhe::{Domain, Permission};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
 use blf_evidence::eip191::{Signature, address, request_text};
 use blf_evidence::icl::{Certificate, LeaderResult, Time, VerifierResult};
-use blf_evidence::job::{Answer, Role, SealedKey, Verdict};
+use blf_evidence::job::{Answer, JobContext, Role, SealedKey, Verdict};
 use blf_evidence::statement::{Binding, Keys, Model, Profile, Purpose};
 use blf_evidence::{Address, Base64, Hex, UnixTime, json};
 use k256::ecdsa::SigningKey;
@@ -47,6 +48,7 @@ pub struct State {
 
 pub const COMMITMENT: Hex<32> = Hex([0xc0; 32]);
 pub const MANIFEST: Hex<32> = Hex([0xaa; 32]);
+const SEALING: Hex<32> = Hex([3; 32]);
 pub const ANSWER: &[u8] = b"a sealed answer of twenty-eight bytes and more";
 
 impl Double {
@@ -159,6 +161,7 @@ impl Double {
                 models: vec![Model { id: "tiny".into(), manifest_sha256: MANIFEST }],
                 max_jobs: self.with(|s| s.max_jobs),
                 pinning_token: TOKEN.into(),
+                rpc_path: "/".into(),
                 boot_events: self.with(|s| s.boot_events.clone()),
                 now: self.now(),
             }),
@@ -203,8 +206,10 @@ impl Double {
                     json::parse_canonical("certificate", certificate.as_bytes(), 16 * 1024).unwrap();
                 FromVault::Certified { tier: certificate.tier, not_after: certificate.not_after, now: self.now() }
             }
-            ToVault::Run { role, blob, .. } => {
+            ToVault::Run { context, role, boxes, blob, .. } => {
                 assert!(!blob.is_empty());
+                let context = JobContext::parse(context.as_bytes()).unwrap();
+                assert_eq!(context.cofhe.is_some(), boxes.is_some_and(|boxes| boxes.sealing == SEALING));
                 let inference = self.with(|s| {
                     s.running += 1;
                     s.most_running = s.most_running.max(s.running);
@@ -249,7 +254,12 @@ impl Double {
                 self.with(|s| s.off = true);
                 FromVault::Done
             }
-            ToVault::Permit { .. } | ToVault::Legacy(_) => panic!("{name}: not in this profile"),
+            ToVault::Permit { .. } => {
+                let domain = Domain { chain_id: 1, name: "ACL".into(), verifying_contract: node, version: "1".into() };
+                let sign = |digest: &[u8; 32]| Signature::sign_digest(&self.0.key, digest);
+                FromVault::Permit(Permission::issue_self(&domain, node, self.now().plus(3600), SEALING, sign))
+            }
+            ToVault::Legacy(_) => panic!("{name}: not in this profile"),
             // Nobody comes in here; tests/tests/inbound.rs has a real vault.
             ToVault::TlsCertificate | ToVault::SignTls { .. } => FromVault::Refused { code: "TLS_KEY".into() },
         }
@@ -264,7 +274,7 @@ impl Double {
             egress: vec!["icl.test:443".into()],
             gpu_sha256: None,
             keys: Keys {
-                cofhe_sealing: Hex([3; 32]),
+                cofhe_sealing: SEALING,
                 hpke: Hex([4; 32]),
                 node: self.node(),
                 response: self.node(),

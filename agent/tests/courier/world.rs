@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf_agent::courier::{self, CourierError, Limits};
-use blf_evidence::job::{JobContext, Role};
-use blf_evidence::profile::{Host, NetworkProfile, Protocol};
+use blf_evidence::job::{CofheShare, JobContext, Role};
+use blf_evidence::profile::{CofheProfile, Host, Inputs, NetworkProfile, Protocol};
 use blf_evidence::telemetry::{Event, JobState};
 use blf_evidence::{Address, Hex, UnixTime, icl as wire};
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tokio::io::duplex;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::icl::{self, BLOBS, ICL, Job};
+use crate::icl::{self, BLOBS, ICL, Job, THRESHOLD};
 use crate::net::Net;
 use crate::pki::Authority;
 use crate::vault;
@@ -40,7 +40,7 @@ impl World {
         let authority = Authority::new();
         let icl = Arc::new(icl::Double::new(NOW));
         let profile = profile(&authority, icl.account());
-        let tls = authority.server(&[ICL, BLOBS], NOW - 1000, NOW + 100_000_000);
+        let tls = authority.server(&[ICL, BLOBS, THRESHOLD], NOW - 1000, NOW + 100_000_000);
         let net = Net::new(tls, Arc::clone(&icl) as _);
         let vault = vault::Double::new(BUILT, icl.account(), backend);
         Self { icl, vault, net, authority, profile, limits: Limits::default() }
@@ -61,11 +61,16 @@ impl World {
 
     /// A job for this node, and its sealed prompt.
     pub fn assign(&self, number: u8, role: Role) -> Hex<32> {
+        self.assign_sharing(number, role, None)
+    }
+
+    /// The same; CoFHE may hold a share of its key.
+    pub fn assign_sharing(&self, number: u8, role: Role, cofhe: Option<CofheShare>) -> Hex<32> {
         let blob = Bytes::from(vec![number; 64]);
         let cid = blf_bridge::cid::of(&blob);
         let job = Hex([number; 32]);
         let context = JobContext {
-            cofhe: None,
+            cofhe,
             job_id: job,
             measurements: vec!["tpm-pcr11:00".into()],
             max_new_tokens: 8,
@@ -135,7 +140,19 @@ pub fn profile(authority: &Authority, icl_account: Address) -> NetworkProfile {
         blob_gateway: host(BLOBS),
         blob_pinning: host(BLOBS),
         chain_id: 1,
-        cofhe: None,
+        cofhe: Some(CofheProfile {
+            acl: icl_account,
+            acl_name: "ACL".into(),
+            acl_version: "1".into(),
+            coordinator: host("coordinator.test"),
+            crs_sha256: None,
+            inputs: Inputs::Clear,
+            prompt_key_store: icl_account,
+            public_key_sha256: None,
+            rpc: host("rpc.test"),
+            threshold: host(THRESHOLD),
+            verifier: host("verifier.test"),
+        }),
         icl: host(ICL),
         icl_account,
         name: "devnet".into(),

@@ -91,6 +91,8 @@ struct Inner {
     clock: Clock,
     /// Look-ups of a receipt that find nothing yet.
     slow_receipts: AtomicU32,
+    /// How many answers to which method are lost.
+    lost: Mutex<(&'static str, u32)>,
 }
 
 /// What does not change.
@@ -119,7 +121,15 @@ impl Chain {
         let verifier = development::address(&development::verifier_key()?);
         let network = Network { domain, prompt_key_store: cofhe.prompt_key_store, verifier };
         let connection = Mutex::new(world::open(path)?);
-        Ok(Self { inner: Arc::new(Inner { connection, network, clock, slow_receipts: AtomicU32::new(0) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                connection,
+                network,
+                clock,
+                slow_receipts: AtomicU32::new(0),
+                lost: Mutex::default(),
+            }),
+        })
     }
 
     /// Handles of a job's prompt key, high then low, or of what a leader stored under an output key's job id.
@@ -188,6 +198,11 @@ impl Chain {
     /// Receipts are found only by later look-ups than the first `count`.
     pub fn slow_receipts(&self, count: u32) {
         self.inner.slow_receipts.store(count, Ordering::Relaxed);
+    }
+
+    /// The next `count` requests for `method` are done, and answered by a gateway that lost the answer.
+    pub fn lose_answers(&self, method: &'static str, count: u32) {
+        *self.inner.lost.lock().unwrap_or_else(PoisonError::into_inner) = (method, count);
     }
 
     /// The ACL's domain.

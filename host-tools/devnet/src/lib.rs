@@ -98,6 +98,8 @@ pub struct Options {
     pub certificate_life: u64,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
+    /// Path with query at which the chain's RPC answers over TLS; public ones want a key in it.
+    pub rpc_path: String,
     /// How often one signer may ask a strict ICL.
     pub rate: Rate,
     /// How often one network address may ask; all nodes of a host share theirs.
@@ -176,6 +178,7 @@ struct Settings {
     deadlines: Deadlines,
     certificate_life: u64,
     pinning_token: String,
+    rpc_path: String,
     rate: Rate,
     peer_rate: Rate,
     patience: Duration,
@@ -210,6 +213,7 @@ impl Options {
             deadlines: Deadlines { claim: 60, commit: 600, reveal: 120 },
             certificate_life: 86_400,
             pinning_token: "development".into(),
+            rpc_path: "/".into(),
             rate: Rate { burst: 120, per_second: 20 },
             peer_rate: Rate { burst: 2000, per_second: 400 },
             patience: Duration::from_secs(15),
@@ -263,6 +267,7 @@ impl Devnet {
             deadlines: options.deadlines,
             certificate_life: options.certificate_life.min(86_400),
             pinning_token: options.pinning_token,
+            rpc_path: options.rpc_path,
             rate: options.rate,
             peer_rate: options.peer_rate,
             patience: options.patience,

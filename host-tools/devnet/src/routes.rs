@@ -121,6 +121,7 @@ impl Routes {
             (Peer::Icl, Icl::Strict(appraiser)) => self.icl(call, &**appraiser).await,
             (Peer::Blobs, _) => self.blobs(call).await,
             (Peer::Chain, _) => {
+                self.may_ask_chain(&call, door)?;
                 self.cofhe(call, |cofhe, method, path, body| cofhe.chain().rpc(method, path, body)).await
             }
             (Peer::Coordinator, _) => self.cofhe(call, Cofhe::coordinator).await,
@@ -252,6 +253,17 @@ impl Routes {
                 self.turn(move |turn| blobs::pin(turn, content_type.as_deref(), &call.body)).await
             }
             _ => Err(no_such(method, path)),
+        }
+    }
+
+    /// Without its key the chain's RPC answers nobody. The refusal does not repeat the path: it may be nearly the key.
+    fn may_ask_chain(&self, call: &Call, door: &Door) -> Result<()> {
+        let target = call.head.uri.path_and_query().map_or("/", |target| target.as_str());
+        match door {
+            Door::Tls(_) if target != self.settings.rpc_path => {
+                Err(Refused::new(StatusCode::UNAUTHORIZED, "RPC_PATH", "path: wanted that of an account"))
+            }
+            _ => Ok(()),
         }
     }
 

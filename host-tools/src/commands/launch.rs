@@ -176,7 +176,7 @@ pub(super) fn profile_of(file: &Path) -> Result<NetworkProfile, Error> {
 
 /// Credentials from a file that nobody else can read.
 pub(super) fn credentials(file: Option<&Path>) -> Result<Credentials, Error> {
-    let Some(file) = file else { return Ok(Credentials { pinning_token: String::new(), v: 1 }) };
+    let Some(file) = file else { return Ok(Credentials { pinning_token: String::new(), rpc_path: None, v: 1 }) };
     let wrong = |e: &dyn std::fmt::Display| Error::config("CREDENTIALS", format!("{}: {e}", file.display()));
     let opened = fs::OpenOptions::new()
         .read(true)

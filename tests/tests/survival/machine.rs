@@ -119,7 +119,7 @@ impl Machine {
         let parts = Parts {
             profile: profile(),
             config: r#"{"max_jobs":2,"name":"survivor","v":1}"#.into(),
-            credentials: Credentials { pinning_token: "development".into(), v: 1 },
+            credentials: Credentials { pinning_token: "development".into(), rpc_path: None, v: 1 },
             endorsements: None,
             attester: Box::new(Peer::new()),
             measurement: MEASUREMENT.into(),

@@ -16,7 +16,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::courier::cofhe::post;
 use crate::courier::https::{HttpError, Https, Reply};
-use crate::courier::vault::{CallError, Vault};
+use crate::courier::job::{JobError, retry};
+use crate::courier::vault::CallError;
+use crate::daemon::Node;
 use crate::frames::{FromVault, ToVault};
 use crate::legacy::frames::{Ask, Input, StoreKey, Told, store_key_call};
 use crate::legacy::wire::JobId;
@@ -25,6 +27,8 @@ use crate::tunnel::Tunnel;
 /// The chain, and this node's account on it.
 pub(crate) struct Chain<T> {
     rpc: Https<T>,
+    /// With whatever the operator's account there needs: never said.
+    path: String,
     account: Address,
     prompt_key_store: Address,
     inputs: Inputs,
@@ -53,14 +57,16 @@ pub(crate) enum ChainError {
     #[error("transaction: reverted")]
     Reverted,
     /// Another status than 200.
-    #[error("rpc: wanted 200, got {0}")]
-    Status(StatusCode),
+    #[error("rpc: wanted 200, got {status}")]
+    Status {
+        /// HTTP status.
+        status: StatusCode,
+        /// When to ask again.
+        retry_after: Option<Duration>,
+    },
     /// No receipt.
     #[error("transaction: no receipt within {} s", RECEIPT.as_secs())]
     Unmined,
-    /// The vault did not sign.
-    #[error(transparent)]
-    Vault(#[from] CallError),
 }
 
 /// Longest reply that is read, in bytes; a receipt of this contract takes a few thousand.
@@ -72,18 +78,22 @@ const RECEIPT: Duration = Duration::from_secs(60);
 /// Between two looks for a receipt.
 const LOOK: Duration = Duration::from_secs(1);
 const SIGN: Duration = Duration::from_secs(10);
+/// The one method that changes something.
+const SEND: &str = "eth_sendRawTransaction";
 
 impl<T: Tunnel> Chain<T> {
-    /// The chain that `profile` names, reached by what `server` makes.
+    /// The chain that `profile` names, asked at `path`, reached by what `server` makes.
     pub(crate) fn new(
         profile: &NetworkProfile,
         account: Address,
+        path: String,
         server: impl FnOnce(Host) -> Https<T>,
     ) -> Option<Self> {
         let cofhe = profile.cofhe.as_ref()?;
         let rpc = server(cofhe.rpc.clone());
         Some(Self {
             rpc,
+            path,
             account,
             prompt_key_store: cofhe.prompt_key_store,
             inputs: cofhe.inputs,
@@ -104,38 +114,47 @@ impl<T: Tunnel> Chain<T> {
     /// Stores the output key of `job` for `user`, and waits until it is mined.
     pub(crate) async fn store_key(
         &self,
-        vault: &Vault,
+        node: &Node<T>,
+        end: Instant,
         job: &JobId,
         user: Address,
         inputs: [EncryptedInput; 2],
-    ) -> Result<(), ChainError> {
+    ) -> Result<(), JobError> {
         let _turn = self.turn.lock().await;
         let inputs = inputs.map(Into::into);
         let data = store_key_call(job, &inputs, user);
         let mut attempt = 1;
         loop {
-            match self.attempt(vault, job, &data, inputs.clone()).await {
+            match self.attempt(node, end, job, &data, inputs.clone()).await {
                 // Somebody's transaction came before ours, or the price went up.
-                Err(ChainError::Refused { method: "eth_sendRawTransaction", .. }) if attempt < ATTEMPTS => attempt += 1,
+                Err(JobError::Chain(ChainError::Refused { method: SEND, .. })) if attempt < ATTEMPTS => attempt += 1,
                 done => return done,
             }
             sleep(LOOK).await;
         }
     }
 
-    async fn attempt(&self, vault: &Vault, job: &JobId, data: &[u8], inputs: [Input; 2]) -> Result<(), ChainError> {
+    async fn attempt(
+        &self,
+        node: &Node<T>,
+        end: Instant,
+        job: &JobId,
+        data: &[u8],
+        inputs: [Input; 2],
+    ) -> Result<(), JobError> {
         let account = self.account.to_string();
         let call = json!({
             "from": account, "to": self.prompt_key_store.to_string(), "data": format!("0x{}", hex::encode(data)), "value": "0x0",
         });
-        let nonce = self.quantity("eth_getTransactionCount", json!([account, "pending"])).await?;
-        let block: Block = self.ask("eth_getBlockByNumber", json!(["latest", false])).await?;
-        let tip = match self.quantity("eth_maxPriorityFeePerGas", json!([])).await {
-            Err(ChainError::Refused { .. }) => None,
+        let ask = |method, params: Value| retry(node, end, move || self.quantity(method, params.clone()));
+        let nonce = ask("eth_getTransactionCount", json!([account, "pending"])).await?;
+        let base = retry(node, end, || self.ask::<Block>("eth_getBlockByNumber", json!(["latest", false]))).await?;
+        let tip = match ask("eth_maxPriorityFeePerGas", json!([])).await {
+            Err(JobError::Chain(ChainError::Refused { .. })) => None,
             tip => Some(tip?.into()),
         };
-        let (max_priority_fee, max_fee) = fees(quantity(&block.base_fee_per_gas)?.into(), tip);
-        let gas = self.quantity("eth_estimateGas", json!([call])).await?;
+        let (max_priority_fee, max_fee) = fees(quantity(&base.base_fee_per_gas)?.into(), tip);
+        let gas = ask("eth_estimateGas", json!([call])).await?;
         let store = StoreKey {
             job: job.digest(),
             inputs,
@@ -146,12 +165,27 @@ impl<T: Tunnel> Chain<T> {
             gas: gas.saturating_add(gas / 4),
         };
         let FromVault::Legacy(Told::Transaction { raw, hash }) =
-            vault.call(ToVault::Legacy(Ask::StoreKey(store)), SIGN).await?
+            node.vault.call(ToVault::Legacy(Ask::StoreKey(store)), SIGN).await?
         else {
             return Err(CallError::Unexpected.into());
         };
-        let _: String = self.ask("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&raw))])).await?;
-        self.mined(hash).await
+        self.send(node, end, &raw).await?;
+        Ok(self.mined(hash).await?)
+    }
+
+    /// Sends one transaction, which can be mined only once, however often it is sent.
+    async fn send(&self, node: &Node<T>, end: Instant, raw: &[u8]) -> Result<(), JobError> {
+        let raw = format!("0x{}", hex::encode(raw));
+        let mut sent = 0;
+        let send = || {
+            sent += 1;
+            self.ask::<String>(SEND, json!([raw]))
+        };
+        match retry(node, end, send).await {
+            // Known already: the reply to an earlier attempt was lost. If it was not, no receipt will come.
+            Err(JobError::Chain(ChainError::Refused { .. })) if sent > 1 => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     async fn mined(&self, hash: Hex<32>) -> Result<(), ChainError> {
@@ -162,7 +196,7 @@ impl<T: Tunnel> Chain<T> {
             match receipt {
                 Ok(Some(Receipt { status })) if status == "0x1" => return Ok(()),
                 Ok(Some(_)) => return Err(ChainError::Reverted),
-                Ok(None) | Err(ChainError::Http(_) | ChainError::Status(_)) if Instant::now() < end => {}
+                Ok(None) | Err(ChainError::Http(_) | ChainError::Status { .. }) if Instant::now() < end => {}
                 Ok(None) => return Err(ChainError::Unmined),
                 Err(error) => return Err(error),
             }
@@ -187,10 +221,10 @@ impl<T: Tunnel> Chain<T> {
             code: i64,
         }
         let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let outgoing = post("/".into(), request.to_string().into());
-        let Reply { status, body, .. } = self.rpc.send(outgoing, REPLY_CAP).await?;
+        let outgoing = post(self.path.clone(), request.to_string().into());
+        let Reply { status, retry_after, body } = self.rpc.send(outgoing, REPLY_CAP).await?;
         if status != StatusCode::OK {
-            return Err(ChainError::Status(status));
+            return Err(ChainError::Status { status, retry_after });
         }
         let answer: Answer = json::parse("rpc answer", &body, REPLY_CAP)?;
         if let Some(Fault { code }) = answer.error {
@@ -230,9 +264,26 @@ impl ChainError {
             Self::Malformed(_) => "RPC_REPLY".into(),
             Self::Refused { method, .. } => format!("RPC_{}", method.trim_start_matches("eth_").to_ascii_uppercase()),
             Self::Reverted => "TRANSACTION_REVERTED".into(),
-            Self::Status(status) => format!("RPC_HTTP_{}", status.as_u16()),
+            Self::Status { status, .. } => format!("RPC_HTTP_{}", status.as_u16()),
             Self::Unmined => "TRANSACTION_UNMINED".into(),
-            Self::Vault(error) => error.code().into(),
+        }
+    }
+
+    /// Worth another attempt: nobody judged anything yet.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Http(HttpError::BodyTooLong { .. }) => false,
+            Self::Http(_) => true,
+            Self::Status { status, .. } => matches!(status.as_u16(), 408 | 429 | 500..=599),
+            _ => false,
+        }
+    }
+
+    /// When the RPC wants to be asked again.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }

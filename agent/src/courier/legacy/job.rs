@@ -22,7 +22,6 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::chain::Chain;
 use super::icl::Icl;
 use crate::blob::{self, BlobError};
-use crate::courier::cofhe::Cofhe;
 use crate::courier::job::{JobError, QUICK, forget, persist, retry};
 use crate::courier::vault::CallError;
 use crate::daemon::{Node, raised};
@@ -111,7 +110,7 @@ async fn carry_out<T: Tunnel>(
     let handles = claimed.flatten().or(*key).ok_or(JobError::NoKey)?;
 
     let boxes = async {
-        let boxes = timeout_at(end, cofhe.boxes(&node.vault, None, handles)).await.map_err(|_| JobError::Late)??;
+        let boxes = cofhe.boxes(&node.vault, None, handles, end).await?;
         say(JobState::KeyReceived);
         Ok::<_, JobError>(boxes)
     };
@@ -134,7 +133,9 @@ async fn carry_out<T: Tunnel>(
             let lead = async {
                 retry(node, end, || node.blobs.pin(&cid, &blob)).await?;
                 say(JobState::AnswerStored);
-                publish(node, cofhe, chain, assignment, user, verify.into()).await?;
+                let verify = Bytes::from(verify);
+                let inputs = retry(node, end, || cofhe.verify(verify.clone())).await?;
+                chain.store_key(node, end, &assignment.job, user, inputs).await?;
                 say(JobState::KeyPublished);
                 let signed = signed(node, Ask::Result { job }).await?;
                 persist(node, end, || icl.result(&signed)).await
@@ -153,24 +154,6 @@ async fn carry_out<T: Tunnel>(
     .unwrap_or(Err(JobError::Late))?;
     say(JobState::Revealed);
     Ok(())
-}
-
-/// Stores the key of an answer where its user finds it.
-async fn publish<T: Tunnel>(
-    node: &Node<T>,
-    cofhe: &Cofhe<T>,
-    chain: &Chain<T>,
-    assignment: &Assignment,
-    user: Address,
-    body: Bytes,
-) -> Result<(), JobError> {
-    let inputs = loop {
-        match cofhe.verify(body.clone()).await {
-            Err(error) if error.is_transient() => sleep(node.timings.least).await,
-            verified => break verified?,
-        }
-    };
-    Ok(chain.store_key(&node.vault, &assignment.job, user, inputs).await?)
 }
 
 /// Judges what the leader published.

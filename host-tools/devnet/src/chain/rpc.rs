@@ -43,7 +43,16 @@ impl Chain {
     /// Answers one JSON-RPC request over HTTP.
     #[must_use]
     pub fn rpc(&self, method: &str, _path: &str, body: &[u8]) -> Answer {
-        jsonrpc::answer(method, body, |name, params| match (name, params) {
+        let mut lost = false;
+        let answer = jsonrpc::answer(method, body, |name, params| {
+            lost = self.loses(name);
+            self.answer(name, params)
+        });
+        if lost { Answer { status: 502, body: Vec::new(), ..answer } } else { answer }
+    }
+
+    fn answer(&self, name: &str, params: &[Value]) -> Result<Value, Fault> {
+        match (name, params) {
             ("eth_chainId", []) => Ok(quantity(self.domain().chain_id)),
             ("eth_blockNumber", []) => Ok(quantity(self.block())),
             ("eth_gasPrice", []) => Ok(quantity(BASE_FEE + TIP)),
@@ -63,7 +72,15 @@ impl Chain {
             ("eth_sendRawTransaction", [raw]) => self.send(raw),
             (name, _) if METHODS.contains(&name) => Err(Fault::params(format!("{name}: wanted other parameters"))),
             _ => Err(Fault::method(name, &METHODS)),
-        })
+        }
+    }
+
+    /// Counts an answer that is to be lost.
+    fn loses(&self, name: &str) -> bool {
+        let mut lost = self.inner.lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let loses = lost.0 == name && lost.1 > 0;
+        lost.1 -= u32::from(loses);
+        loses
     }
 
     /// Number of the latest block.
