@@ -5,7 +5,8 @@
 
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::{
-    Accept, AppraisalError, AttestationResult, Check, Demand, Endorsers, Expectations, Policy, Release, authenticate,
+    Accept, AppraisalError, AttestationResult, Check, Demand, Endorsers, Expectations, Policy, References, Release,
+    authenticate,
 };
 use blf_evidence::bundle::Evidence;
 use blf_evidence::statement::{Model, Purpose};
@@ -16,34 +17,37 @@ use crate::notice::Finding;
 
 /// Judges guests by the release they were started from.
 pub struct Appraiser {
-    release: Release,
+    references: References,
     policy: Policy,
 }
 
 impl Appraiser {
-    /// Wants this release and, if one was given to the guests, this model and no other.
-    pub fn new(release: Release, model: Option<Model>) -> Self {
+    /// Wants this release and, if one was given to the guests, this model and no other; else what a devnet wants.
+    ///
+    /// # Errors
+    /// [`Exit::Failed`] never for the policy that blf ships.
+    pub fn new(release: &Release, model: Option<Model>) -> Result<Self, Error> {
+        let shipped = Policy::parse(Policy::DEVNET.as_bytes());
         let policy = Policy {
-            schema: blf_appraisal::policy::SCHEMA.into(),
             ak_endorsement: Demand::Any,
-            anchor: Demand::Any,
-            event_log: Demand::Required,
-            locked_release: Demand::Any,
             // The guest has no authenticated time yet and dates its evidence without end; our nonce makes it fresh.
             max_validity_s: u64::MAX,
-            minimum_tier: 0,
             models: Accept::Only(model.into_iter().collect()),
-            numeric_profiles: Accept::Any,
             profiles: Accept::Only(vec![release.profile.name.clone()]),
+            ..shipped.map_err(|e| Error::new(Exit::Failed, "POLICY", e))?
         };
-        Self { release, policy }
+        Ok(Self { references: References::from(release), policy })
     }
 
     fn appraise(&self, evidence: &Evidence, question: &Question<'_>) -> Result<AttestationResult, AppraisalError> {
-        let expected =
-            Expectations { audience: question.audience.into(), nonce: question.nonce, purpose: Purpose::Session };
+        let expected = Expectations {
+            audience: question.audience.into(),
+            head: None,
+            nonce: question.nonce,
+            purpose: Purpose::Session,
+        };
         let authentic = authenticate(evidence, &Endorsers::default(), question.now, &AwsLc)?;
-        self.policy.appraise(authentic, &self.release, &expected)
+        self.policy.appraise(authentic, &self.references, &expected)
     }
 }
 

@@ -277,7 +277,8 @@ fn appraise(
         let got = request.backend_type.chars().take(16).collect::<String>();
         return Err(reason("EVIDENCE_MALFORMED", format!("backendType: wanted {backend}, got {got}")));
     }
-    let expected = Expectations { audience: settings.audience().to_owned(), nonce, purpose: Purpose::Admission };
+    let audience = settings.audience().to_owned();
+    let expected = Expectations { audience, head: None, nonce, purpose: Purpose::Admission };
     let verdict = appraiser.appraise(evidence, &expected, now)?;
     Ok((binding, verdict))
 }

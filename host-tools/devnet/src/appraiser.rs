@@ -1,7 +1,9 @@
 //! Who decides about evidence. The devnet's own is `blf-appraisal`, with a release, a policy and the AK roots it is given.
 
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::{AppraisalError, Endorsers, Expectations, Policy, Release, Root, RootKind, authenticate};
+use blf_appraisal::{
+    AppraisalError, Endorsers, Expectations, Policy, References, Release, Root, RootKind, authenticate,
+};
 use blf_evidence::UnixTime;
 use blf_evidence::bundle::Evidence;
 
@@ -36,18 +38,18 @@ pub trait Appraiser: Send + Sync {
     fn appraise(&self, evidence: &Evidence, expected: &Expectations, now: UnixTime) -> Result<Verdict, Reason>;
 }
 
-/// The real one: genuine by these endorsers, wanted by this policy for this release.
+/// The real one: genuine by these endorsers, wanted by this policy for one of these images.
 pub struct Appraisal {
     /// Whose word about AKs is taken.
     pub endorsers: Endorsers,
     /// What is demanded.
     pub policy: Policy,
-    /// What a node must have booted.
-    pub release: Release,
+    /// What a node may have booted.
+    pub references: References,
 }
 
 impl Appraisal {
-    /// For a devnet: the devnet's policy, and the development AK CA as the only root.
+    /// For a devnet of nodes of one release: the devnet's policy, and the development AK CA as the only root for AKs.
     ///
     /// # Errors
     /// [`Error::Key`] never for the committed files.
@@ -55,14 +57,15 @@ impl Appraisal {
         let root = Root::from_pem("blf development AK CA", RootKind::Development, AK_CA);
         let root = root.map_err(|_| Error::Key("certificate of the AK CA"))?;
         let policy = Policy::parse(Policy::DEVNET.as_bytes()).map_err(|_| Error::Key("policy of a devnet"))?;
-        Ok(Self { endorsers: Endorsers { roots: vec![root], ..Endorsers::default() }, policy, release })
+        let endorsers = Endorsers { roots: vec![root], ..Endorsers::default() };
+        Ok(Self { endorsers, policy, references: References::from(&release) })
     }
 }
 
 impl Appraiser for Appraisal {
     fn appraise(&self, evidence: &Evidence, expected: &Expectations, now: UnixTime) -> Result<Verdict, Reason> {
         let result = authenticate(evidence, &self.endorsers, now, &AwsLc)
-            .and_then(|authentic| self.policy.appraise(authentic, &self.release, expected));
+            .and_then(|authentic| self.policy.appraise(authentic, &self.references, expected));
         match result {
             Ok(result) => Ok(Verdict { measurement: result.measurement_id, tier: result.tier }),
             Err(AppraisalError::Rejected(rejected)) => {

@@ -222,11 +222,11 @@ impl From<Error> for Failure {
 fn strict(args: &RunArgs) -> Result<(Options, Admits), Failure> {
     let manifest = args.manifest.as_ref().ok_or_else(|| usage("--manifest: wanted in strict mode"))?;
     let release = Release::parse(&read(manifest, RELEASE_CAP)?).map_err(|e| wrong(manifest, e))?;
+    let measurement = release.measurement_id.clone();
     let mut appraisal = Appraisal::development(release).map_err(Failure::from)?;
     if let Some(path) = &args.policy {
         appraisal.policy = Policy::parse(&read(path, POLICY_CAP)?).map_err(|e| wrong(path, e))?;
     }
-    let measurement = appraisal.release.measurement_id.clone();
     let options = Options::new(Arc::new(appraisal)).map_err(Failure::from)?;
     Ok((options, Admits::Booted { measurement }))
 }

@@ -128,7 +128,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
         endorsements,
         policy: DialPolicy::new(&profile, resolve),
         api: settings.api,
-        judge: Arc::new(Appraiser::new(image.release.clone(), model)),
+        judge: Arc::new(Appraiser::new(&image.release, model)?),
         boot_within: settings.boot_timeout,
         stop_within: settings.stop_timeout,
         run_base: settings.run_dir.clone(),

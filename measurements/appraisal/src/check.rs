@@ -125,38 +125,56 @@ pub enum CheckId {
     Anchor,
     /// The block that dates the binding is as recent as the policy wants.
     AnchorAge,
-    /// The image is one of the Reference Values.
+    /// The platform is one that the policy accepts.
+    Platform,
+    /// The image is one of the Reference Values: by launch digest, by MRTD with RTMR 1 and 2, or by PCR 11.
     Measurement,
     /// The Reference Value is not retired.
     ReferenceRetired,
     /// The Reference Value is valid now.
     ReferenceValidity,
-    /// The release was built from exactly the locked inputs, where the policy wants that.
+    /// The image was built from exactly the locked inputs, where the policy wants that.
     ReleaseLocked,
-    /// The release's profile is one that the policy accepts.
+    /// The image's profile is one that the policy accepts.
     ReleaseProfile,
-    /// The binding names the profile of the release.
+    /// The binding names the profile of the image.
     Profile,
-    /// The family of the chip is one that the policy accepts for the tier.
+    /// What the hardware measured on Azure is a paravisor that the policy lists.
+    Paravisor,
+    /// The family of the chip will do for the lowest tier that the policy accepts.
     ChipFamily,
     /// The chip or the cloud is one that the policy lists.
     Chip,
-    /// The guest policy forbids what the policy wants forbidden: debug, migration, SMT, …
+    /// The report is of a version that says all that the policy wants to know.
+    SnpVersion,
+    /// Each bit of the guest policy is as the policy wants it: no debug, no migration, …
     SnpPolicy,
-    /// The report was asked for from the wanted VMPL.
+    /// No migration agent is bound, unless the policy allows it.
+    SnpMigrationAgent,
+    /// The keys that signed the guest's ID block are those that the policy lists.
+    SnpIdKey,
+    /// HOST_DATA is one that the policy lists.
+    SnpHostData,
+    /// The report was asked for from a VMPL that the policy lists.
     SnpVmpl,
-    /// The platform is configured as the policy wants: alias check complete, ciphertext hiding, …
+    /// Each bit of the platform's configuration is as the policy wants it: alias check complete, …
     SnpPlatformInfo,
-    /// Each component of the reported and the launch TCB is at least the floor of its family.
+    /// Each component of the reported and the launch TCB is at least the floor of its kind of chip, and there is one.
     SnpTcb,
-    /// Reported, committed and current TCB do not contradict each other.
+    /// Component by component, reported is at most committed, and committed at most current.
     SnpTcbOrder,
-    /// The mitigation vectors hold what the policy wants.
+    /// The mitigation vectors have every bit that the floor demands.
     SnpMitigations,
     /// The revocation list is there and as recent as the policy wants.
     CrlAge,
-    /// The TD attributes are exactly what the policy allows: no debug, no migration.
+    /// Each of the TD's attributes is as the policy wants it: no debug, no migration, …
     TdAttributes,
+    /// The TD may use only processor features that the policy allows, and has those that it requires.
+    TdXfam,
+    /// The TDX module and its attributes are those that the policy lists.
+    TdModule,
+    /// MRCONFIGID, MROWNER and MROWNERCONFIG are those that the policy lists.
+    TdConfig,
     /// No service TD is bound, unless the policy lists it.
     TdServiceTd,
     /// The TCB status is one that the policy accepts, with no advisory that it does not.
@@ -169,31 +187,29 @@ pub enum CheckId {
     Pcr4,
     /// PCR 9: the kernel got this command line and this initrd.
     Pcr9,
-    /// PCR 11: the image consists of these sections.
-    Pcr11,
     /// PCR 12 is zero: nobody overrode the command line or handed in credentials.
     Pcr12,
     /// PCR 13 is zero: nobody handed in system extensions.
     Pcr13,
-    /// RTMR 1 and 2 are the image's, RTMR 3 is zero.
+    /// RTMR 0 is one that the Reference Value lists, and RTMR 3 is zero.
     Rtmrs,
+    /// Somebody whom we believe vouches for the AK, where the policy wants that.
+    Ak,
+    /// There is an event log, where the policy wants one and the platform has one.
+    EventLogPresent,
     /// The models are among those the policy accepts.
     Models,
     /// The numeric profile is among those the policy accepts.
     NumericProfile,
     /// No GPU is claimed: this release cannot check one.
     Gpu,
-    /// Somebody whom we believe vouches for the AK, where the policy wants that.
-    Ak,
-    /// There is an event log, where the policy wants one.
-    EventLogPresent,
     /// The tier is at least what the policy wants.
     Tier,
 }
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 90] = [
+    pub const ALL: [Self; 98] = [
         Self::Binding,
         Self::Document,
         Self::Endorsements,
@@ -252,15 +268,21 @@ impl CheckId {
         Self::Validity,
         Self::Anchor,
         Self::AnchorAge,
+        Self::Platform,
         Self::Measurement,
         Self::ReferenceRetired,
         Self::ReferenceValidity,
         Self::ReleaseLocked,
         Self::ReleaseProfile,
         Self::Profile,
+        Self::Paravisor,
         Self::ChipFamily,
         Self::Chip,
+        Self::SnpVersion,
         Self::SnpPolicy,
+        Self::SnpMigrationAgent,
+        Self::SnpIdKey,
+        Self::SnpHostData,
         Self::SnpVmpl,
         Self::SnpPlatformInfo,
         Self::SnpTcb,
@@ -268,21 +290,23 @@ impl CheckId {
         Self::SnpMitigations,
         Self::CrlAge,
         Self::TdAttributes,
+        Self::TdXfam,
+        Self::TdModule,
+        Self::TdConfig,
         Self::TdServiceTd,
         Self::TdTcbStatus,
         Self::TcbEvaluation,
         Self::CollateralAge,
         Self::Pcr4,
         Self::Pcr9,
-        Self::Pcr11,
         Self::Pcr12,
         Self::Pcr13,
         Self::Rtmrs,
+        Self::Ak,
+        Self::EventLogPresent,
         Self::Models,
         Self::NumericProfile,
         Self::Gpu,
-        Self::Ak,
-        Self::EventLogPresent,
         Self::Tier,
     ];
 
@@ -348,15 +372,21 @@ impl CheckId {
             Self::Validity => ("validity", "VALIDITY_TOO_LONG"),
             Self::Anchor => ("anchor", "ANCHOR_MISSING"),
             Self::AnchorAge => ("anchor.age", "ANCHOR_TOO_OLD"),
+            Self::Platform => ("platform", "PLATFORM_REFUSED"),
             Self::Measurement => ("measurement", "MEASUREMENT_UNKNOWN"),
             Self::ReferenceRetired => ("reference.retired", "REFERENCE_RETIRED"),
             Self::ReferenceValidity => ("reference.validity", "REFERENCE_EXPIRED"),
             Self::ReleaseLocked => ("release.locked", "RELEASE_NOT_LOCKED"),
             Self::ReleaseProfile => ("release.profile", "PROFILE_REFUSED"),
             Self::Profile => ("profile", "PROFILE_MISMATCH"),
+            Self::Paravisor => ("azure.paravisor", "PARAVISOR_REFUSED"),
             Self::ChipFamily => ("chip.family", "CHIP_FAMILY_REFUSED"),
             Self::Chip => ("chip.id", "CHIP_REFUSED"),
+            Self::SnpVersion => ("snp.version", "SNP_VERSION"),
             Self::SnpPolicy => ("snp.policy", "SNP_POLICY"),
+            Self::SnpMigrationAgent => ("snp.migration_agent", "MIGRATION_AGENT"),
+            Self::SnpIdKey => ("snp.id_key", "ID_KEY_REFUSED"),
+            Self::SnpHostData => ("snp.host_data", "HOST_DATA_REFUSED"),
             Self::SnpVmpl => ("snp.vmpl", "SNP_VMPL"),
             Self::SnpPlatformInfo => ("snp.platform_info", "SNP_PLATFORM_INFO"),
             Self::SnpTcb => ("snp.tcb", "TCB_TOO_OLD"),
@@ -364,21 +394,23 @@ impl CheckId {
             Self::SnpMitigations => ("snp.mitigations", "MITIGATION_MISSING"),
             Self::CrlAge => ("snp.crl.age", "CRL_TOO_OLD"),
             Self::TdAttributes => ("tdx.attributes", "TD_ATTRIBUTES"),
+            Self::TdXfam => ("tdx.xfam", "TD_XFAM"),
+            Self::TdModule => ("tdx.module", "TDX_MODULE_REFUSED"),
+            Self::TdConfig => ("tdx.config", "TD_CONFIG_REFUSED"),
             Self::TdServiceTd => ("tdx.service_td", "SERVICE_TD"),
             Self::TdTcbStatus => ("tdx.tcb_status", "TCB_TOO_OLD"),
             Self::TcbEvaluation => ("tdx.tcb_evaluation", "COLLATERAL_TOO_OLD"),
             Self::CollateralAge => ("tdx.collateral.age", "COLLATERAL_TOO_OLD"),
             Self::Pcr4 => ("pcr.4", "PCR4_MISMATCH"),
             Self::Pcr9 => ("pcr.9", "PCR9_MISMATCH"),
-            Self::Pcr11 => ("pcr.11", "PCR11_MISMATCH"),
             Self::Pcr12 => ("pcr.12", "PCR12_MISMATCH"),
             Self::Pcr13 => ("pcr.13", "PCR13_MISMATCH"),
             Self::Rtmrs => ("tdx.rtmr", "RTMR_MISMATCH"),
+            Self::Ak => ("ak.endorsed", "AK_NOT_ENDORSED"),
+            Self::EventLogPresent => ("event_log.present", "EVENT_LOG_MISSING"),
             Self::Models => ("models", "MODEL_REFUSED"),
             Self::NumericProfile => ("numeric_profile", "NUMERIC_PROFILE_REFUSED"),
             Self::Gpu => ("gpu", "GPU_UNSUPPORTED"),
-            Self::Ak => ("ak.endorsed", "AK_NOT_ENDORSED"),
-            Self::EventLogPresent => ("event_log.present", "EVENT_LOG_MISSING"),
             Self::Tier => ("tier", "TIER_TOO_LOW"),
         }
     }

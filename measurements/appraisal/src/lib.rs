@@ -1,9 +1,9 @@
 //! What is decided about a node's Evidence, and what a release's measurements must be.
 //!
 //! ```text
-//! Evidence + Endorsers ─ authenticate ─► Authentic + Release + Expectations ─ Policy::appraise ─► AttestationResult
+//! Evidence + Endorsers ─ authenticate ─► Authentic + References + Expectations ─ Policy::appraise ─► AttestationResult
 //!                                                       ▲
-//!                              UKI ─ predict::from_uki ─┘
+//!                   UKI ─ predict::from_uki ─► Release ─┘
 //! ```
 //!
 //! Genuine first, wanted second, in two types: only [`authenticate()`] makes an [`Authentic`], and only that can be
@@ -26,6 +26,7 @@ pub mod crypto;
 pub mod pe;
 pub mod policy;
 pub mod predict;
+pub mod references;
 pub mod release;
 pub mod result;
 #[cfg(feature = "rust-crypto")]
@@ -37,7 +38,8 @@ pub mod x509;
 
 pub use authenticate::{Authentic, Claims, Endorsers, Node, authenticate};
 pub use check::{AppraisalError, Check, CheckId, Rejected, Stage};
-pub use policy::{Accept, Demand, Expectations, Policy};
+pub use policy::{Accept, Demand, Expectations, Head, Policy};
+pub use references::{Reference, References};
 pub use release::{Inputs, Release};
 pub use result::{AttestationResult, TrustVector};
 pub use tpm::AkEndorsement;

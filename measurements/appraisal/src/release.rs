@@ -1,6 +1,6 @@
-//! Reference Values: what a released image is made of and measures to (`blf.release/v1`).
+//! What a released image is made of and measures to (`blf.release/v1`).
 //!
-//! A release manifest is written when an image is built and compared when evidence is appraised. Whoever rebuilds the
+//! A release manifest is written when an image is built; Reference Values ([`crate::references`]) are made of it. Whoever rebuilds the
 //! image from the named inputs gets the same manifest. Its JSON Schema is `schema/release.v1.json` beside this crate.
 
 use blf_evidence::Hex;

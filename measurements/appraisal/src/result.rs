@@ -1,10 +1,16 @@
 //! The Attestation Result: what a relying party may now believe, and on whose word.
 
+mod claims;
+
 use blf_evidence::UnixTime;
 use blf_evidence::statement::Binding;
 use serde::Serialize;
 
+pub use self::claims::{HardwareClaims, PlatformClaims, SnpClaims, SnpTcbs, TdxClaims, TpmClaims};
+use crate::authenticate::Claims;
+use crate::azure::Hardware;
 use crate::check::Check;
+use crate::snp::Signer;
 use crate::tpm::AkEndorsement;
 use crate::x509::RootKind;
 
@@ -23,10 +29,11 @@ pub struct AttestationResult {
     pub version: String,
     /// Whether the image was built from locked inputs.
     pub locked_release: bool,
-    /// The AK's Name in hex.
-    pub ak_name: String,
-    /// When this result ends: the binding's `not_after`.
+    /// When this result ends: the first moment at which the same evidence would be refused, by the binding's `not_after`,
+    /// the Reference Value's end, or the age of revocation list or collateral that the policy allows.
     pub expires_at: UnixTime,
+    /// What the platform says of itself, now believed.
+    pub claims: PlatformClaims,
     /// What the node says, now believed: keys, models, profile, nonce, audience, purpose.
     pub binding: Binding,
     /// Every check, in order.
@@ -48,7 +55,7 @@ pub struct TrustVector {
     pub roots: Roots,
 }
 
-/// Whether the operator can read the guest's memory.
+/// Whether the operator can read the guest's memory, as its platform says; [`TrustVector::roots`] says who says so.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memory {
@@ -109,8 +116,39 @@ pub enum Roots {
 }
 
 impl TrustVector {
+    /// What the evidence of a platform is worth.
+    pub(crate) fn of(platform: &Claims) -> Self {
+        match platform {
+            // The paravisor is the cloud's, runs inside and holds the AK.
+            Claims::Azure(azure) => Self {
+                image: ImageIdentity::Pcr,
+                ..match &azure.hardware {
+                    Hardware::Snp(snp) => Self::isolated(ImageIdentity::LaunchDigest, snp.roots, true),
+                    Hardware::Tdx(tdx) => Self::isolated(ImageIdentity::Rtmr, tdx.roots, true),
+                }
+            },
+            // A cloud that has a VLEK may say with it what it likes.
+            Claims::Snp(snp) => {
+                let cloud = matches!(snp.signer, Signer::Vlek { .. });
+                Self::isolated(ImageIdentity::LaunchDigest, snp.roots, cloud)
+            }
+            Claims::Tdx(tdx) => Self::isolated(ImageIdentity::Rtmr, tdx.roots, false),
+            Claims::Tpm(tpm) => Self::of_tpm(&tpm.ak),
+        }
+    }
+
+    fn isolated(image: ImageIdentity, roots: RootKind, cloud: bool) -> Self {
+        let (roots, signer) = match roots {
+            RootKind::Production => (Roots::Production, Party::ChipMaker),
+            // Everybody has the keys.
+            RootKind::Development => (Roots::Development, Party::Operator),
+        };
+        let tcb = [Some(signer), cloud.then_some(Party::Cloud)].into_iter().flatten().collect();
+        Self { memory: Memory::HardwareIsolated, image, tcb, gpu: Gpu::None, roots }
+    }
+
     /// What a TPM's quote is worth. It proves which software was booted, if the TPM is real; it hides nothing.
-    pub(crate) fn of_tpm(ak: &AkEndorsement) -> Self {
+    fn of_tpm(ak: &AkEndorsement) -> Self {
         let (roots, maker) = match ak {
             AkEndorsement::Certified { kind: RootKind::Production, .. } => (Roots::Production, Some(Party::TpmMaker)),
             AkEndorsement::Certified { kind: RootKind::Development, .. } => (Roots::Development, None),

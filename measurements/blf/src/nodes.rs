@@ -6,6 +6,7 @@ use blf_appraisal::authenticate::{Endorsers, authenticate};
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::check::AppraisalError;
 use blf_appraisal::policy::{Expectations, POLICY_CAP, Policy};
+use blf_appraisal::references::References;
 use blf_appraisal::release::{RELEASE_CAP, Release};
 use blf_appraisal::result::AttestationResult;
 use blf_appraisal::x509::{Root, RootKind};
@@ -29,7 +30,7 @@ pub struct Known {
 
 /// What a node is compared with.
 pub struct Reference {
-    release: Release,
+    references: References,
     endorsers: Endorsers,
     policy: Policy,
 }
@@ -80,7 +81,7 @@ impl Known {
             let kind = if root.development { RootKind::Development } else { RootKind::Production };
             endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
         }
-        Ok(Self { network, profile, reference: Reference { release, endorsers, policy } })
+        Ok(Self { network, profile, reference: Reference { references: References::from(&release), endorsers, policy } })
     }
 }
 
@@ -96,7 +97,7 @@ impl Reference {
         now: UnixTime,
     ) -> Result<AttestationResult, AppraisalError> {
         let authentic = authenticate(evidence, &self.endorsers, now, &AwsLc)?;
-        self.policy.appraise(authentic, &self.release, expected)
+        self.policy.appraise(authentic, &self.references, expected)
     }
 
     /// Appraises what `node` answered to the nonce of `user`.
@@ -111,7 +112,7 @@ impl Reference {
         nonce: Hex<32>,
         now: UnixTime,
     ) -> Result<Node, Failure> {
-        let expected = Expectations { audience: user.to_string(), nonce, purpose: Purpose::Preview };
+        let expected = Expectations { audience: user.to_string(), head: None, nonce, purpose: Purpose::Preview };
         let result = self.appraise(evidence, &expected, now).map_err(|e| refused(&e, &format!("node {node}")))?;
         if result.binding.keys.node != node {
             let message = format!("node {node}: its evidence is of another node, {}", result.binding.keys.node);
@@ -130,7 +131,7 @@ impl Reference {
 
     /// The measurement ids that a job may name.
     pub fn measurements(&self) -> Vec<String> {
-        vec![self.release.measurement_id.clone()]
+        self.references.measurement_ids()
     }
 }
 

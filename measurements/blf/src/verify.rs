@@ -116,7 +116,7 @@ fn expectations(args: &VerifyArgs) -> Result<Expectations, Failure> {
         "session" => Purpose::Session,
         _ => Purpose::Preview,
     };
-    Ok(Expectations { audience, nonce, purpose })
+    Ok(Expectations { audience, head: None, nonce, purpose })
 }
 
 fn ask(host: &Host, expected: &Expectations) -> Result<Brought, Failure> {

@@ -6,7 +6,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::release::{Pcrs, Source, Toolchain, measurement_id};
 use blf_appraisal::{
-    AppraisalError, AttestationResult, Endorsers, Expectations, Policy, Rejected, Release, Root, RootKind, authenticate,
+    AppraisalError, AttestationResult, Endorsers, Expectations, Policy, References, Rejected, Release, Root, RootKind,
+    authenticate,
 };
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
 use blf_evidence::statement::{Binding, Profile, Purpose, Statement};
@@ -166,7 +167,12 @@ impl Setting {
                 outputs: Vec::new(),
             },
             policy: Policy::parse(Policy::DEVNET.as_bytes()).unwrap(),
-            expected: Expectations { audience: "icl.devnet.blf.internal".into(), nonce, purpose: Purpose::Admission },
+            expected: Expectations {
+                audience: "icl.devnet.blf.internal".into(),
+                head: None,
+                nonce,
+                purpose: Purpose::Admission,
+            },
             now: NOW,
             tpm,
             ca,
@@ -197,7 +203,7 @@ impl Setting {
 
     pub(crate) fn verdict(&self, evidence: &Evidence) -> Result<AttestationResult, AppraisalError> {
         let authentic = authenticate(evidence, &self.endorsers, self.now, &AwsLc)?;
-        self.policy.appraise(authentic, &self.release, &self.expected)
+        self.policy.appraise(authentic, &References::from(&self.release), &self.expected)
     }
 
     /// The refusal of evidence that must be refused.

@@ -1,0 +1,60 @@
+//! What is wanted of the registers that firmware measured into, a TPM's or a TD's.
+
+use blf_evidence::Hex;
+
+use super::{Demand, Policy};
+use crate::check::{AppraisalError, CheckId, Checks};
+use crate::references::Reference;
+use crate::tdx;
+use crate::tpm::{AkEndorsement, Claims};
+
+impl Policy {
+    pub(super) fn check_tpm(
+        &self,
+        claims: &Claims,
+        reference: &Reference,
+        checks: &mut Checks,
+    ) -> Result<(), AppraisalError> {
+        let Claims { pcrs, ak, event_log, .. } = claims;
+        // There are some: the reference was found by its PCR 11.
+        let Some(values) = &reference.tpm else {
+            return Err(checks.reject(CheckId::Measurement, "values for a TPM", "none"));
+        };
+        let wanted = values.pcr4.iter().map(Hex::to_string).collect::<Vec<_>>().join(" or ");
+        checks.require(CheckId::Pcr4, wanted, pcrs[4], values.pcr4.contains(&pcrs[4]))?;
+        checks.equal(CheckId::Pcr9, values.pcr9, pcrs[9])?;
+        checks.equal(CheckId::Pcr12, Hex([0; 32]), pcrs[12])?;
+        checks.equal(CheckId::Pcr13, Hex([0; 32]), pcrs[13])?;
+        let got = match ak {
+            AkEndorsement::Certified { root, .. } => format!("certified by {root}"),
+            AkEndorsement::Activated => "activated by ourselves".into(),
+            AkEndorsement::Paravisor => "vouched for by the paravisor".into(),
+            AkEndorsement::Nobody => "endorsed by nobody".into(),
+        };
+        let ok = self.ak_endorsement.admits(*ak != AkEndorsement::Nobody);
+        checks.require(CheckId::Ak, self.ak_endorsement.wording("certified or activated"), got, ok)?;
+        check_event_log(self.event_log, *event_log, checks)
+    }
+
+    pub(super) fn check_rtmrs(
+        &self,
+        claims: &tdx::Claims,
+        reference: &Reference,
+        checks: &mut Checks,
+    ) -> Result<(), AppraisalError> {
+        // There are some: the reference was found by its MRTD, RTMR 1 and 2.
+        let Some(values) = &reference.tdx else {
+            return Err(checks.reject(CheckId::Measurement, "values for TDX", "none"));
+        };
+        let [rtmr0, _, _, rtmr3] = claims.quote.rtmrs;
+        let wanted = format!("RTMR 0 {}; RTMR 3 zero", values.rtmr0.list());
+        let ok = values.rtmr0.accepts(&rtmr0) && rtmr3 == Hex([0; 48]);
+        checks.require(CheckId::Rtmrs, wanted, format!("RTMR 0 {rtmr0}; RTMR 3 {rtmr3}"), ok)?;
+        check_event_log(self.tdx.event_log, claims.event_log, checks)
+    }
+}
+
+fn check_event_log(demand: Demand, there: bool, checks: &mut Checks) -> Result<(), AppraisalError> {
+    let got = if there { "a log" } else { "none" };
+    checks.require(CheckId::EventLogPresent, demand.wording("a log"), got, demand.admits(there))
+}
