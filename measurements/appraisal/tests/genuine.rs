@@ -5,8 +5,9 @@ mod node;
 
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::crypto::{Algorithm, CryptoProvider as _};
-use blf_appraisal::{AkEndorsement, AppraisalError, Claims, Root, RootKind, Stage, authenticate};
-use blf_evidence::bundle::{Evidence, Platform, SnpEvidence, TdxEvidence};
+use blf_appraisal::{AkEndorsement, Claims, Root, RootKind, Stage, authenticate};
+use blf_evidence::bundle::{AzureEvidence, Evidence, Platform, SnpEvidence, TdxEvidence};
+use blf_evidence::eventlog::{EV_SEPARATOR, Event, EventLog};
 use blf_evidence::tpm::{HashAlg, ObjectAttributes, PublicKey, Scheme, Signature};
 use blf_evidence::{Base64, Hex, UnixTime};
 use node::{Ca, NOW, Setting, Tpm, boot_vector, tpm_of};
@@ -232,32 +233,52 @@ fn event_log_damaged() {
     assert_eq!(code(&setting, damage), "EVENT_LOG_MALFORMED", "empty");
 }
 
-/// A log that replays, but does not show a whole boot, as a firmware that stopped measuring half-way would leave.
-#[test]
-fn event_log_without_its_end() {
-    use blf_evidence::eventlog::{EV_SEPARATOR, EventLog};
+/// The log of a boot with other data, and without the events for which there are none. Digests stay as they are.
+fn rewritten(data_of: impl Fn(&Event<'_>) -> Option<Vec<u8>>) -> Vec<u8> {
     let raw = boot_vector("kernel.log");
     let log = EventLog::parse(&raw).unwrap();
     let header = 32 + usize::try_from(u32::from_le_bytes(raw[28..32].try_into().unwrap())).unwrap();
-    let write = |keep: &dyn Fn(&blf_evidence::eventlog::Event<'_>) -> bool| {
-        let mut out = raw[..header].to_vec();
-        let mut at = header;
-        for event in &log.events {
-            let digests: usize = log.algorithms.iter().map(|(_, size)| 2 + usize::from(*size)).sum();
-            let len = 12 + digests + 4 + event.data.len();
-            if keep(event) {
-                out.extend(&raw[at..at + len]);
-            }
-            at += len;
+    let mut out = raw[..header].to_vec();
+    let mut at = header;
+    for event in &log.events {
+        let digests: usize = log.algorithms.iter().map(|(_, size)| 2 + usize::from(*size)).sum();
+        let len = 12 + digests + 4 + event.data.len();
+        if let Some(data) = data_of(event) {
+            out.extend(&raw[at..at + 12 + digests]);
+            out.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+            out.extend(data);
         }
-        assert_eq!(at, raw.len());
-        out
-    };
-    assert_eq!(write(&|_| true), raw);
+        at += len;
+    }
+    assert_eq!(at, raw.len());
+    out
+}
+
+/// Logs that replay, but do not show a whole boot: of a firmware that stopped measuring half-way, and such in which an
+/// event's data, which nobody measured, claims the rest.
+#[test]
+fn event_log_without_its_end() {
+    const RETURNED: &[u8] = b"Exit Boot Services Returned with Success";
+    let same = |event: &Event<'_>| Some(event.data.to_vec());
+    assert_eq!(rewritten(same), boot_vector("kernel.log"));
+    let exit = |event: &Event<'_>| event.data == RETURNED;
+    let separator = |event: &Event<'_>| (event.pcr, event.kind) == (7, EV_SEPARATOR);
     for (name, log) in [
-        ("no separator in PCR 7", write(&|event| (event.pcr, event.kind) != (7, EV_SEPARATOR))),
-        ("no exit from boot services", write(&|event| !event.data.starts_with(b"Exit Boot Services Returned"))),
+        ("no separator in PCR 7", rewritten(|event| (!separator(event)).then(|| event.data.to_vec()))),
+        (
+            "a separator that says what it is not",
+            rewritten(|event| Some(if separator(event) { vec![0xFF; 4] } else { event.data.to_vec() })),
+        ),
+        ("no exit from boot services", rewritten(|event| (!exit(event)).then(|| event.data.to_vec()))),
+        (
+            "an exit that was another event",
+            rewritten(|event| {
+                let invocation = event.data == b"Exit Boot Services Invocation";
+                (!exit(event)).then(|| if invocation { RETURNED.to_vec() } else { event.data.to_vec() })
+            }),
+        ),
     ] {
+        assert_ne!(log, boot_vector("kernel.log"), "{name}: no effect");
         let mut setting = Setting::new();
         let replay = EventLog::parse(&log).unwrap().replay_sha256().unwrap();
         for index in (0..16).filter(|index| *index != 10) {
@@ -385,13 +406,14 @@ fn who_vouches_for_the_ak() {
 }
 
 #[test]
-fn other_platforms_get_no_verdict() {
+fn platform_that_is_not_what_it_says() {
     let setting = Setting::new();
-    let mut evidence = setting.evidence();
-    evidence.platform = Platform::Snp(SnpEvidence { report: Base64(vec![0; 1184]), certificates: None });
-    assert_eq!(setting.verdict(&evidence), Err(AppraisalError::Unsupported("snp")));
-    evidence.platform = Platform::Tdx(TdxEvidence { quote: Base64(vec![0; 5006]), event_log: None });
-    assert_eq!(setting.verdict(&evidence), Err(AppraisalError::Unsupported("tdx")));
+    let zeros = || Base64(vec![0; 5006]);
+    let claim = |platform: Platform| code(&setting, |evidence| evidence.platform = platform);
+    assert_eq!(claim(Platform::Snp(SnpEvidence { report: zeros(), certificates: None })), "SNP_REPORT_MALFORMED");
+    assert_eq!(claim(Platform::Tdx(TdxEvidence { quote: zeros(), event_log: None })), "TDX_QUOTE_MALFORMED");
+    let tpm = tpm_of(&mut setting.evidence()).clone();
+    assert_eq!(claim(Platform::Azure(AzureEvidence { hcl_report: zeros(), td_quote: None, tpm })), "HCL_MALFORMED");
 }
 
 /// Signatures of real TPMs, each refused after one flipped bit.
