@@ -7,6 +7,7 @@ use blf::cli::VerifyArgs;
 use blf::failure::Failure;
 use blf::nodes::Known;
 use blf::terminal::Terminal;
+use blf::verify;
 use blf_bridge::{Key, Secret};
 use blf_evidence::bundle::Evidence;
 use blf_evidence::job::Verdict;
@@ -46,7 +47,7 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     let events = net.nodes[0].events.lock().unwrap().clone();
     assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
 
-    kept_evidence_verifies_offline(&net);
+    kept_and_fresh_evidence_verifies(&net);
 
     let (seen, files) = net.end();
     let needles = Needles::new(&[marker.as_bytes(), report.text.as_bytes()]);
@@ -60,25 +61,24 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
 }
 
 /// With the nonce and the name it was asked for, and with no other nonce.
-fn kept_evidence_verifies_offline(net: &Net) {
+fn kept_and_fresh_evidence_verifies(net: &Net) {
     let file = std::fs::read_dir(net.dir.path().join("evidence")).unwrap().next().unwrap().unwrap().path();
     let evidence = Evidence::parse(&std::fs::read(&file).unwrap()).unwrap();
     let binding = Binding::parse(evidence.binding.as_bytes()).unwrap();
-    let verify = |nonce: String| {
-        let args = VerifyArgs {
-            target: file.display().to_string(),
-            network: Some(net.network.clone()),
-            policy: None,
-            nonce: Some(nonce),
-            audience: Some(binding.audience.clone()),
-            purpose: "preview".into(),
-            at: None,
-        };
-        blf::verify::run(&args, &Terminal::new(true))
+    let verify = |args: VerifyArgs| {
+        let report = verify::run(&VerifyArgs { network: Some(net.network.clone()), ..args }).unwrap();
+        assert!(report.lines(false).len() <= 12, "{:#?}", report.lines(false));
+        report.into_result()
     };
-    assert_eq!(verify(binding.nonce.to_string()).unwrap().result.tier, 0);
-    let Err(refused) = verify("11".repeat(32)) else { panic!("another nonce was accepted") };
-    assert_eq!(refused.code, "NONCE_MISMATCH");
+    let kept = |nonce: String| {
+        let (nonce, audience) = (Some(nonce), Some(binding.audience.clone()));
+        verify(VerifyArgs { nonce, audience, ..VerifyArgs::new(file.display().to_string()) })
+    };
+    assert_eq!(kept(binding.nonce.to_string()).unwrap().tier, 0);
+    assert_eq!(kept("11".repeat(32)).unwrap_err().code, "NONCE_MISMATCH");
+    let fresh = verify(VerifyArgs::new(binding.keys.node.to_string())).unwrap();
+    assert_eq!(fresh.binding.keys.node, binding.keys.node, "asked by its address, through the ICL");
+    assert_ne!(fresh.binding.nonce, binding.nonce);
 }
 
 #[test]

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use blf::cli::VerifyArgs;
 use blf::client::{Client, Reply};
 use blf::failure::{Exit, Failure};
-use blf::terminal::Terminal;
 use blf::verify::{self, Report};
 use blf_agent::inbound::CONNECTIONS;
+use blf_appraisal::AttestationResult;
 use blf_evidence::Hex;
 use blf_evidence::bundle::{EVIDENCE_CAP, Evidence};
 use blf_evidence::icl::Refusal;
@@ -74,17 +74,13 @@ impl World {
         String::from_utf8(reply.body.to_vec()).unwrap()
     }
 
-    fn verify(&self, at: SocketAddr) -> Result<Report, Failure> {
-        let args = VerifyArgs {
-            target: format!("https://{at}"),
-            network: Some(self.net.network.clone()),
-            policy: None,
-            nonce: None,
-            audience: None,
-            purpose: "preview".into(),
-            at: None,
-        };
-        verify::run(&args, &Terminal::new(true))
+    fn report(&self, at: SocketAddr) -> Result<Report, Failure> {
+        let network = Some(self.net.network.clone());
+        verify::run(&VerifyArgs { network, ..VerifyArgs::new(format!("https://{at}")) })
+    }
+
+    fn verify(&self, at: SocketAddr) -> Result<AttestationResult, Failure> {
+        self.report(at)?.into_result()
     }
 }
 
@@ -161,7 +157,7 @@ impl Proxy {
     }
 }
 
-fn code(failure: Result<Report, Failure>) -> (Exit, String) {
+fn code(failure: Result<AttestationResult, Failure>) -> (Exit, String) {
     let Err(failure) = failure else { panic!("verified") };
     (failure.exit, failure.code)
 }
@@ -169,12 +165,14 @@ fn code(failure: Result<Report, Failure>) -> (Exit, String) {
 #[test]
 fn a_node_is_verified_through_its_host_and_refuses_what_it_does_not_know() {
     let Some(world) = World::start() else { return };
-    let report = world.verify(world.host).unwrap();
-    assert_eq!(report.result.binding.keys.node, world.net.nodes[0].address);
-    assert_eq!(report.tls_spki_sha256, Some(report.result.binding.keys.tls_spki_sha256));
+    let report = world.report(world.host).unwrap();
+    let session = report.tls_spki_sha256;
+    let first = report.into_result().unwrap().binding;
+    assert_eq!(first.keys.node, world.net.nodes[0].address);
+    assert_eq!(session, Some(first.keys.tls_spki_sha256));
     let again = world.verify(world.host).unwrap();
-    assert_ne!(report.result.binding.nonce, again.result.binding.nonce, "each run asks anew");
-    assert!(world.health().contains(&report.result.binding.keys.node.to_string()));
+    assert_ne!(first.nonce, again.binding.nonce, "each run asks anew");
+    assert!(world.health().contains(&first.keys.node.to_string()));
 
     let nonce = Hex([7; 32]);
     let path = format!("/v1/evidence?audience={ACCOUNT}&nonce={nonce}");

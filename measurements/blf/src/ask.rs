@@ -12,10 +12,7 @@ use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
 use blf_bridge::{HpkeKey, Key, Secret, cid, commitment};
 use blf_evidence::bundle::Evidence;
-use blf_evidence::icl::{
-    AskEvidence, AskEvidenceReply, Candidate, Done, EvidenceReply, NodeVerdict, Phase, QuorumPreview, RequestStatus,
-    Submit,
-};
+use blf_evidence::icl::{Candidate, Done, NodeVerdict, Phase, QuorumPreview, RequestStatus, Submit};
 use blf_evidence::job::{Answer, JobContext, Verdict};
 use blf_evidence::network::Network;
 use blf_evidence::profile::NetworkProfile;
@@ -29,14 +26,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
-use crate::icl::{User, now};
+use crate::fresh;
+use crate::icl::{POLL, User, now, poll};
 use crate::nodes::{Node, Reference};
 use crate::terminal::{Stage, Terminal, Timing};
-
-/// How often a wait looks again.
-const POLL: Duration = Duration::from_millis(500);
-/// Evidence is fresh within one poll interval of a node; this allows for several.
-const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// What to ask, of whom.
 pub struct Ask<'a> {
@@ -201,50 +194,26 @@ async fn appraise(
     candidates: &[&Candidate],
     terminal: &Terminal,
 ) -> Result<BTreeMap<Address, Node>, Failure> {
-    let mut waiting = Vec::new();
+    let mut asked = Vec::new();
     for candidate in candidates {
         let nonce = Hex(*Key::random().map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?.expose());
-        let path = format!("/v1/nodes/{}/evidence", candidate.address);
-        let reply: AskEvidenceReply = user.post(&path, &AskEvidence { nonce: Some(nonce), max_age: 0 }).await?;
-        waiting.push((candidate.address, nonce, reply.request_id));
+        asked.push(fresh::ask(user, candidate.address, nonce).await?);
     }
-    let deadline = Instant::now() + EVIDENCE_DEADLINE;
     let mut nodes = BTreeMap::new();
-    while !waiting.is_empty() {
-        if Instant::now() > deadline {
-            let missing: Vec<String> = waiting.iter().map(|w| w.0.to_string()).collect();
-            return Err(Failure::new(
-                Exit::NoVerdict,
-                "NO_EVIDENCE",
-                format!("evidence: wanted within {EVIDENCE_DEADLINE:?}, none from {}", missing.join(", ")),
-            )
-            .hint("ask again: the ICL will propose nodes that are alive"));
+    fresh::collect(user, asked, |asked, evidence| {
+        let (address, nonce) = (asked.node, asked.nonce);
+        let node = ask.reference.appraise_preview(&evidence, address, user.address(), nonce, now())?;
+        let passed = format!("node {address}: {} checks, tier {} ({})", node.checks, node.tier, node.measurement);
+        terminal.check(true, passed);
+        if let Some(dir) = &ask.keep_evidence {
+            let file = keep(dir, address, &evidence)?;
+            let audience = user.address();
+            terminal.line(format!("       blf verify {} --nonce {nonce} --audience {audience}", file.display()));
         }
-        let mut still = Vec::new();
-        for (address, nonce, request) in waiting {
-            let reply: EvidenceReply =
-                poll(deadline, async || user.get(&format!("/v1/evidence/{request}")).await).await?;
-            let Some(evidence) = reply.evidence else {
-                still.push((address, nonce, request));
-                continue;
-            };
-            let node = ask.reference.appraise_preview(&evidence, address, user.address(), nonce, now())?;
-            terminal.check(
-                true,
-                format!("node {address}: {} checks, tier {} ({})", node.checks, node.tier, node.measurement),
-            );
-            if let Some(dir) = &ask.keep_evidence {
-                let file = keep(dir, address, &evidence)?;
-                let audience = user.address();
-                terminal.line(format!("       blf verify {} --nonce {nonce} --audience {audience}", file.display()));
-            }
-            nodes.insert(address, node);
-        }
-        waiting = still;
-        if !waiting.is_empty() {
-            sleep(POLL).await;
-        }
-    }
+        nodes.insert(address, node);
+        Ok(())
+    })
+    .await?;
     if nodes.len() != candidates.len() {
         return Err(Failure::new(Exit::Failed, "QUORUM_DUPLICATE", "quorum: wanted distinct nodes, got one twice"));
     }
@@ -356,17 +325,6 @@ async fn upload(ask: &Ask<'_>, client: &Client, blob: &[u8]) -> Result<String, F
     let pinned: Pinned = serde_json::from_slice(&reply.body).map_err(|e| failed(&e))?;
     cid::check(&pinned.cid, blob).map_err(|e| failed(&e))?;
     Ok(pinned.cid)
-}
-
-/// Asks again until `deadline` while the ICL cannot be reached or is busy: the job goes on without us.
-async fn poll<T>(deadline: Instant, get: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-    const PASSING: [&str; 5] = ["INTERNAL", "NO_REPLY", "RATE_LIMITED", "TIMEOUT", "UNREACHABLE"];
-    loop {
-        match get().await {
-            Err(failure) if PASSING.contains(&failure.code.as_str()) && Instant::now() < deadline => sleep(POLL).await,
-            last => return last,
-        }
-    }
 }
 
 async fn wait(
@@ -573,25 +531,6 @@ mod tests {
         assert_eq!(check(&[1, 2, 9], &[(2, Confirm)], 3), code("QUORUM_STRANGER"));
         assert_eq!(check(&[1, 2, 3], &[(2, Reject)], 3), code("QUORUM_VERDICTS"));
         assert_eq!(check(&[1, 2, 3], &[(1, Confirm), (4, Confirm)], 3), code("QUORUM_VERDICTS"), "nobody's verdict");
-    }
-
-    #[tokio::test]
-    async fn a_failed_poll_is_not_a_failed_job() {
-        let asked = std::cell::Cell::new(0);
-        let get = async |codes: &[&str]| {
-            asked.set(asked.get() + 1);
-            match codes.get(asked.get() - 1) {
-                Some(code) => Err(Failure::new(Exit::Failed, code, "as asked")),
-                None => Ok(asked.get()),
-            }
-        };
-        let soon = Instant::now() + Duration::from_secs(60);
-        assert_eq!(poll(soon, async || get(&["UNREACHABLE", "RATE_LIMITED"]).await).await, Ok(3));
-        asked.set(0);
-        assert_eq!(poll(soon, async || get(&["NOT_YOUR_JOB"]).await).await.unwrap_err().code, "NOT_YOUR_JOB");
-        asked.set(0);
-        let over = poll(Instant::now(), async || get(&["INTERNAL"; 9]).await).await;
-        assert_eq!((over.unwrap_err().code.as_str(), asked.get()), ("INTERNAL", 1), "until the deadline");
     }
 
     #[test]

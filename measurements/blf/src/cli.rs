@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use blf_appraisal::policy::Head;
+use blf_evidence::UnixTime;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
 /// Know what a node is before you rely on it, and ask it what only you may read.
@@ -24,8 +27,8 @@ pub enum Command {
     /// Ask the network one prompt that only the appraised nodes and you can read.
     Ask(AskArgs),
     /// Appraise a file of evidence, or a node that is asked for it: genuine? wanted?
-    Verify(VerifyArgs),
-    /// Print a file of evidence or a release manifest field by field; vouches for nothing.
+    Verify(Box<VerifyArgs>),
+    /// Print any file of evidence, endorsements or reference values field by field; vouches for nothing.
     Show(ShowArgs),
     /// Predict the measurements of an image and write or check its release manifest.
     Measure(MeasureArgs),
@@ -34,8 +37,12 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Print the manual page.
-    Man,
+    /// Print the manual page, or that of one command.
+    Man {
+        /// The command.
+        #[arg(value_parser = ["ask", "verify", "show", "measure", "completions", "man"])]
+        of: Option<String>,
+    },
 }
 
 /// `blf ask`
@@ -46,8 +53,8 @@ pub struct AskArgs {
     /// How to reach the network; a local devnet writes this file when it starts.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
-    /// Appraisal policy; without it the one that `blf show --policy` prints.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Appraisal policy: a file, or confidential, devnet or released; by default the one that fits the network.
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
     /// The model's id; the network file names the default.
     #[arg(long)]
@@ -78,16 +85,21 @@ pub struct AskArgs {
 /// `blf verify`
 #[derive(Args)]
 pub struct VerifyArgs {
-    /// File with the evidence (`blf.evidence/v1`), or https://HOST:PORT of a node's attested API, which is asked for fresh
-    /// evidence in a session that must end at the key named in it. No certificate authority is believed.
-    #[arg(value_name = "FILE|URL", value_hint = ValueHint::FilePath)]
+    /// File with the evidence (`blf.evidence/v1`); or the account of a node (0x…), which is asked through the network's ICL;
+    /// or https://HOST:PORT of a node's attested API, which is asked in a session that must end at the key named in the
+    /// evidence. No certificate authority is believed.
+    #[arg(value_name = "FILE|ADDRESS|URL", value_hint = ValueHint::FilePath)]
     pub target: String,
-    /// The network whose release, roots and profile are believed.
+    /// The network whose release, roots and profile are believed; not read for a file or URL if --references names what is.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
-    /// Appraisal policy; without it the one that `blf show --policy` prints.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    /// Appraisal policy: a file, or confidential, devnet or released; by default the one that fits the network, and
+    /// confidential without one.
+    #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
+    /// Reference Values (`blf.references/v1`) instead of the network's release.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub references: Option<PathBuf>,
     /// The nonce the evidence must answer, 64 hex digits. A node is asked with a random one without it.
     #[arg(long)]
     pub nonce: Option<String>,
@@ -97,20 +109,52 @@ pub struct VerifyArgs {
     /// What the evidence must be for.
     #[arg(long, default_value = "preview", value_parser = ["admission", "ionet", "preview", "session"])]
     pub purpose: String,
-    /// Judge as of this time, in Unix seconds, instead of now.
-    #[arg(long, value_name = "UNIX")]
-    pub at: Option<u64>,
+    /// The newest block you know of the chain, by which the evidence's anchor is dated.
+    #[arg(long, value_name = "CHAIN_ID:NUMBER", value_parser = head)]
+    pub head: Option<Head>,
+    /// Judge a file as of this time instead of now: Unix seconds, or UTC as 2026-11-21T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse)]
+    pub at: Option<UnixTime>,
+    /// File with the account that asks an ICL, 64 hex digits, mode 0600; a fresh account is made without it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub key: Option<PathBuf>,
+    /// A line for every check instead of one for each group.
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+impl VerifyArgs {
+    /// Those of `blf verify TARGET`.
+    pub fn new(target: impl Into<String>) -> Self {
+        Self {
+            target: target.into(),
+            network: None,
+            policy: None,
+            references: None,
+            nonce: None,
+            audience: None,
+            purpose: "preview".into(),
+            head: None,
+            at: None,
+            key: None,
+            verbose: false,
+        }
+    }
 }
 
 /// `blf show`
 #[derive(Args)]
 pub struct ShowArgs {
-    /// File with evidence or a release manifest.
+    /// The file; what it is is told by its content.
     #[arg(value_hint = ValueHint::FilePath, required_unless_present = "policy")]
     pub file: Option<PathBuf>,
-    /// Print the default appraisal policy instead.
-    #[arg(long)]
-    pub policy: bool,
+    /// Read the file as this instead.
+    #[arg(long, value_parser = PossibleValuesParser::new(crate::show::kinds()))]
+    pub kind: Option<String>,
+    /// Print a policy that needs no file instead.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "devnet", conflicts_with_all = ["file", "kind"],
+          value_parser = ["confidential", "devnet", "released"])]
+    pub policy: Option<String>,
 }
 
 /// `blf measure`
@@ -131,4 +175,14 @@ pub struct MeasureArgs {
     /// Compare with this release manifest instead.
     #[arg(long, value_name = "FILE", conflicts_with = "manifest", value_hint = ValueHint::FilePath)]
     pub check: Option<PathBuf>,
+    /// Write the Reference Values (`blf.references/v1`) of this one image here, if it is the manifest's.
+    #[arg(long, value_name = "FILE", requires = "check", value_hint = ValueHint::FilePath)]
+    pub references: Option<PathBuf>,
+}
+
+/// A block as the command line names it.
+fn head(text: &str) -> Result<Head, String> {
+    let numbers = text.split_once(':').and_then(|(chain, block)| Some((chain.parse().ok()?, block.parse().ok()?)));
+    let (chain_id, block_number) = numbers.ok_or("wanted CHAIN_ID:NUMBER, e.g. 421614:98765432")?;
+    Ok(Head { block_number, chain_id })
 }

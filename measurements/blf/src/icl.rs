@@ -1,6 +1,6 @@
 //! The user's side of a strict ICL: typed calls, each signed by the user's account.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use blf_evidence::eip191::{self, Signature, request_text};
 use blf_evidence::icl::{BODY_CAP, HEADER_ADDRESS, HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, Refusal};
@@ -13,9 +13,13 @@ use k256::ecdsa::SigningKey;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
+
+/// How often a wait looks again.
+pub(crate) const POLL: Duration = Duration::from_millis(500);
 
 /// A user before an ICL.
 pub struct User<'a> {
@@ -97,4 +101,39 @@ impl<'a> User<'a> {
 /// The relying party's own clock.
 pub fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
+}
+
+/// Asks again until `deadline` while the ICL cannot be reached or is busy: the job goes on without us.
+pub(crate) async fn poll<T>(deadline: Instant, get: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
+    const PASSING: [&str; 5] = ["INTERNAL", "NO_REPLY", "RATE_LIMITED", "TIMEOUT", "UNREACHABLE"];
+    loop {
+        match get().await {
+            Err(failure) if PASSING.contains(&failure.code.as_str()) && Instant::now() < deadline => sleep(POLL).await,
+            last => return last,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failed_poll_is_not_a_failed_job() {
+        let asked = std::cell::Cell::new(0);
+        let get = async |codes: &[&str]| {
+            asked.set(asked.get() + 1);
+            match codes.get(asked.get() - 1) {
+                Some(code) => Err(Failure::new(Exit::Failed, code, "as asked")),
+                None => Ok(asked.get()),
+            }
+        };
+        let soon = Instant::now() + Duration::from_secs(60);
+        assert_eq!(poll(soon, async || get(&["UNREACHABLE", "RATE_LIMITED"]).await).await, Ok(3));
+        asked.set(0);
+        assert_eq!(poll(soon, async || get(&["NOT_YOUR_JOB"]).await).await.unwrap_err().code, "NOT_YOUR_JOB");
+        asked.set(0);
+        let over = poll(Instant::now(), async || get(&["INTERNAL"; 9]).await).await;
+        assert_eq!((over.unwrap_err().code.as_str(), asked.get()), ("INTERNAL", 1), "until the deadline");
+    }
 }

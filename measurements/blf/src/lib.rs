@@ -2,20 +2,23 @@
 //!
 //! ```text
 //! blf verify   evidence, or a node that gives it → genuine? wanted? → verdict
-//! blf show     evidence or manifest, field by field
+//! blf show     anything of that, field by field
 //! blf measure  image → measurements → release manifest
 //! blf ask      quorum → evidence of each node → seal → submit → wait → open → check
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod ask;
 pub mod cli;
 pub mod client;
 pub mod failure;
+mod fresh;
 pub mod icl;
 pub mod measure;
 pub mod nodes;
 pub mod show;
 pub mod terminal;
+mod time;
 pub mod verify;

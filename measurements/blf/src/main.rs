@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use blf::account::account;
 use blf::ask::{self, Ask};
 use blf::cli::{AskArgs, Cli, Command};
 use blf::failure::{Exit, Failure};
@@ -12,7 +13,6 @@ use blf::{measure, show, verify};
 use blf_bridge::Secret;
 use blf_evidence::job::PROMPT_CAP;
 use clap::{CommandFactory as _, Parser as _};
-use k256::ecdsa::SigningKey;
 use serde::Serialize;
 
 fn main() -> ExitCode {
@@ -32,19 +32,19 @@ fn main() -> ExitCode {
         }
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             if json {
                 print_json(&serde_json::json!({ "schema": "blf.failure/v1", "failure": failure }));
             } else {
-                anstream::eprintln!("blf: {failure}");
+                anstream::eprintln!("blf: {}", printable(&failure.to_string()));
             }
             ExitCode::from(failure.exit as u8)
         }
     }
 }
 
-fn run(cli: &Cli, terminal: &Terminal) -> Result<(), Failure> {
+fn run(cli: &Cli, terminal: &Terminal) -> Result<ExitCode, Failure> {
     match &cli.command {
         Command::Ask(args) => {
             let report = run_ask(args, terminal)?;
@@ -52,8 +52,13 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<(), Failure> {
             terminal.line(report.meaning);
         }
         Command::Verify(args) => {
-            let report = verify::run(args, terminal)?;
-            print(cli, &report, || format!("VERIFIED {}", report.meaning));
+            let report = verify::run(args)?;
+            if cli.json {
+                print_json(&report);
+            } else {
+                report.lines(args.verbose).iter().for_each(|line| anstream::println!("{line}"));
+            }
+            return Ok(ExitCode::from(report.exit()));
         }
         Command::Show(args) => {
             let report = show::run(args)?;
@@ -66,11 +71,15 @@ fn run(cli: &Cli, terminal: &Terminal) -> Result<(), Failure> {
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "blf", &mut std::io::stdout());
         }
-        Command::Man => clap_mangen::Man::new(Cli::command())
-            .render(&mut std::io::stdout())
-            .map_err(|e| Failure::new(Exit::Failed, "WRITE", e))?,
+        Command::Man { of } => {
+            let mut all = Cli::command();
+            all.build();
+            let of = of.as_ref().and_then(|name| all.find_subcommand(name)).unwrap_or(&all).clone();
+            let page = clap_mangen::Man::new(of);
+            page.render(&mut std::io::stdout()).map_err(|e| Failure::new(Exit::Failed, "WRITE", e))?;
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> {
@@ -88,7 +97,7 @@ fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> 
         keep_evidence: args.keep_evidence.clone(),
         quorum_within: Duration::from_secs(args.wait_for_quorum),
     };
-    let key = account(args)?;
+    let key = account(args.key.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -115,33 +124,6 @@ fn prompt(argument: &str) -> Result<Secret, Failure> {
         ));
     }
     Ok(Secret::new(bytes))
-}
-
-/// The user's account: from a file that only its owner may read, or a fresh one.
-fn account(args: &AskArgs) -> Result<SigningKey, Failure> {
-    use std::io::Read as _;
-    use std::os::unix::fs::PermissionsExt as _;
-    let Some(path) = &args.key else {
-        let key = blf_bridge::Key::random().map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
-        return SigningKey::from_slice(key.expose()).map_err(|e| Failure::new(Exit::Failed, "ACCOUNT", e));
-    };
-    let wrong = |e: &dyn std::fmt::Display| Failure::new(Exit::Config, "ACCOUNT", format!("{}: {e}", path.display()));
-    let file = std::fs::File::open(path).map_err(|e| wrong(&e))?;
-    let mode = file.metadata().map_err(|e| wrong(&e))?.permissions().mode();
-    if mode & 0o077 != 0 {
-        return Err(
-            wrong(&format!("wanted mode 0600, got {:04o}", mode & 0o777)).hint(format!("chmod 600 {}", path.display()))
-        );
-    }
-    // Of the file that was judged, whatever the name means by now.
-    let mut text = zeroize::Zeroizing::new(Vec::with_capacity(256));
-    file.take(129).read_to_end(&mut text).map_err(|e| wrong(&e))?;
-    if text.len() > 128 {
-        return Err(wrong(&"wanted 64 hex digits, got more than 128 bytes"));
-    }
-    let mut bytes = zeroize::Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text.trim_ascii(), bytes.as_mut_slice()).map_err(|_| wrong(&"wanted 64 hex digits"))?;
-    SigningKey::from_slice(bytes.as_slice()).map_err(|_| wrong(&"wanted a secp256k1 key"))
 }
 
 fn print(cli: &Cli, report: &impl Serialize, text: impl FnOnce() -> String) {

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use blf_appraisal::predict;
+use blf_appraisal::references::References;
 use blf_appraisal::release::{Inputs, Pcrs, RELEASE_CAP, Release, measurement_id};
 use blf_evidence::Hex;
 use blf_evidence::profile::{NetworkProfile, PROFILE_CAP};
@@ -60,6 +61,10 @@ pub fn run(args: &MeasureArgs) -> Result<Report, Failure> {
         let release = Release::parse(&read_file(check, RELEASE_CAP as u64)?).map_err(|e| wrong(&e))?;
         release.check_image(&uki).map_err(|e| Failure::new(Exit::Rejected, "IMAGE_MISMATCH", e))?;
         report.matches = Some(true);
+        if let Some(references) = &args.references {
+            let json = References::from(&release).to_json().map_err(|e| Failure::new(Exit::Failed, "REFERENCES", e))?;
+            write(references, json.as_bytes())?;
+        }
     }
     Ok(report)
 }

@@ -6,7 +6,7 @@ use blf_appraisal::authenticate::{Endorsers, authenticate};
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::check::AppraisalError;
 use blf_appraisal::policy::{Expectations, POLICY_CAP, Policy};
-use blf_appraisal::references::References;
+use blf_appraisal::references::{REFERENCES_CAP, References};
 use blf_appraisal::release::{RELEASE_CAP, Release};
 use blf_appraisal::result::AttestationResult;
 use blf_appraisal::x509::{Root, RootKind};
@@ -17,6 +17,15 @@ use blf_evidence::statement::{Keys, Model, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
 
 use crate::failure::{Exit, Failure, read_file};
+
+/// The profile of a network that serves the public.
+const PRODUCTION: &str = "production";
+/// Policies that need no file.
+pub(crate) const POLICIES: [(&str, &str); 3] =
+    [("confidential", Policy::CONFIDENTIAL), ("devnet", Policy::DEVNET), ("released", Policy::RELEASED)];
+/// Codes that say what is missing or too old of the endorsements: with newer ones the same evidence may do.
+const WANTING: [&str; 5] =
+    ["COLLATERAL_MISSING", "COLLATERAL_TOO_OLD", "CRL_EXPIRED", "CRL_TOO_OLD", "STALE_COLLATERAL"];
 
 /// A network as its document and the files beside it describe it.
 pub struct Known {
@@ -72,20 +81,36 @@ impl Known {
         let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
         let file = beside(&network.release);
         let release = Release::parse(&read_file(&file, RELEASE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
-        let policy = match policy {
-            Some(file) => Policy::parse(&read_file(file, POLICY_CAP as u64)?).map_err(|e| wrong(file, &e))?,
-            None => Policy::parse(Policy::DEVNET.as_bytes()).map_err(|e| wrong(&path, &e))?,
-        };
+        let policy = self::policy(policy, &profile.name)?;
         let mut endorsers = Endorsers::default();
         for root in &network.ak_roots {
             let kind = if root.development { RootKind::Development } else { RootKind::Production };
             endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
         }
-        Ok(Self { network, profile, reference: Reference { references: References::from(&release), endorsers, policy } })
+        let references = References::from(&release);
+        Ok(Self { network, profile, reference: Reference { references, endorsers, policy } })
     }
 }
 
 impl Reference {
+    /// Without a network: the Reference Values of a file, the chip makers' roots, and a policy.
+    ///
+    /// # Errors
+    /// [`Exit::Config`] naming the file and what is wrong with it.
+    pub fn offline(references: &Path, policy: Option<&Path>) -> Result<Self, Failure> {
+        let (references, endorsers) = (read_references(references)?, Endorsers::default());
+        Ok(Self { references, endorsers, policy: self::policy(policy, PRODUCTION)? })
+    }
+
+    /// The same with the Reference Values of a file instead, if there is one.
+    ///
+    /// # Errors
+    /// [`Exit::Config`] naming the file and what is wrong with it.
+    pub fn with(self, references: Option<&Path>) -> Result<Self, Failure> {
+        let references = references.map(read_references).transpose()?.unwrap_or(self.references);
+        Ok(Self { references, ..self })
+    }
+
     /// Appraises evidence: genuine first, wanted second.
     ///
     /// # Errors
@@ -138,11 +163,42 @@ impl Reference {
 /// An appraisal that did not end well, as the command reports it.
 pub fn refused(error: &AppraisalError, whose: &str) -> Failure {
     match error {
+        AppraisalError::Rejected(rejected) if WANTING.contains(&rejected.code) => {
+            Failure::new(Exit::NoVerdict, rejected.code, format!("{whose} cannot be judged: {rejected}"))
+        }
         AppraisalError::Rejected(rejected) => {
             Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}"))
         }
         AppraisalError::Unsupported(_) => Failure::new(Exit::NoVerdict, "PLATFORM_UNSUPPORTED", error),
     }
+}
+
+/// The policy of a file, of a name that this crate knows, or the one that fits the network's profile: the stricter the
+/// more the profile promises.
+///
+/// # Errors
+/// [`Exit::Config`] naming the file and what is wrong with it.
+pub fn policy(chosen: Option<&Path>, profile: &str) -> Result<Policy, Failure> {
+    let name = match chosen {
+        Some(file) => file.to_str().unwrap_or_default(),
+        None if profile == PRODUCTION => "confidential",
+        None if profile == "devnet" => "devnet",
+        None => "released",
+    };
+    let own = POLICIES.iter().find(|(known, _)| *known == name);
+    let wrong = |e: &dyn std::fmt::Display| Failure::new(Exit::Config, "POLICY", format!("{name}: {e}"));
+    let text = match (own, chosen) {
+        (None, Some(file)) => read_file(file, POLICY_CAP as u64)
+            .map_err(|f| f.hint(format!("a file, or one of {}", POLICIES.map(|(name, _)| name).join(", "))))?,
+        (own, _) => own.map_or("", |(_, text)| text).into(),
+    };
+    Policy::parse(&text).map_err(|e| wrong(&e))
+}
+
+fn read_references(file: &Path) -> Result<References, Failure> {
+    let wrong =
+        |e: &dyn std::fmt::Display| Failure::new(Exit::Config, "REFERENCES", format!("{}: {e}", file.display()));
+    References::parse(&read_file(file, REFERENCES_CAP as u64)?).map_err(|e| wrong(&e))
 }
 
 /// `network.json` where a local devnet leaves it.

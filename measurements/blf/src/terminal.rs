@@ -92,12 +92,39 @@ pub fn printable(text: &str) -> String {
     text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect()
 }
 
+/// One line of `text`, every character that a terminal might obey or not show written as an escape.
+pub fn escaped(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if c != '\\' && shows(c) { line.push(c) } else { line.extend(c.escape_default()) }
+    }
+    line
+}
+
 /// Prints the one JSON object of a command on stdout.
 pub fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => anstream::println!("{text}"),
+        Ok(text) => anstream::println!("{}", escaped_json(&text)),
         Err(error) => anstream::eprintln!("json: {error}"),
     }
+}
+
+/// The same JSON: what serde_json leaves in strings although a terminal might obey it stands there by its code.
+fn escaped_json(text: &str) -> String {
+    let mut json = String::new();
+    for c in text.chars() {
+        if c == '\n' || shows(c) {
+            json.push(c);
+        } else {
+            json.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    json
+}
+
+/// Neither a control character nor one that changes how others are shown.
+fn shows(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 #[cfg(test)]
@@ -108,5 +135,10 @@ mod tests {
     fn a_stranger_does_not_command_the_terminal() {
         let text = "grüße\n\tto you\x1b]52;c;bGVhaw==\x07\x1b[2J\r\u{9b}31m";
         assert_eq!(printable(text), "grüße\n\tto you]52;c;bGVhaw==[2J31m");
+        assert_eq!(escaped("grüße\n\\\"\u{202e}\x1b[2J"), r#"grüße\n\\"\u{202e}\u{1b}[2J"#);
+        let json = serde_json::to_string(&format!("{text}\u{202e}\u{e0001}")).unwrap();
+        let printed = escaped_json(&json);
+        assert!(printed.chars().all(|c| c.is_ascii_graphic() || " üß".contains(c)), "{printed}");
+        assert_eq!(serde_json::from_str::<String>(&printed).unwrap(), format!("{text}\u{202e}\u{e0001}"));
     }
 }
