@@ -69,12 +69,16 @@ impl Chain {
     ) -> Result<Self, AppraisalError> {
         let vek = endorsements.vek.as_ref().map_or_else(|| Err("none".into()), |der| Vek::parse(&der.0));
         let vek = checks.parsed(CheckId::Vek, "the certificate of a VCEK or VLEK", vek)?;
-        let Some(root) = roots.iter().find(|root| root.family == vek.family) else {
+        let mut attempts = roots
+            .iter()
+            .filter(|root| root.family == vek.family)
+            .map(|root| issuer(&vek, root, endorsements, crypto).map(|issuer| (root, issuer)));
+        let Some(first) = attempts.next() else {
             return Err(checks.reject(CheckId::ReportFamily, "a family whose ARK is believed", vek.family));
         };
-        let issuer = issuer(&vek, root, endorsements);
-        let issuer = issuer.and_then(|issuer| signatures(&vek, &issuer, root, crypto).map(|()| issuer));
-        let issuer = checks.parsed(CheckId::VekChain, chain_name(&vek.signer), issuer)?;
+        // Roots of one family, e.g. AMD's and one for development: the complaint is about the first.
+        let found = first.or_else(|error| attempts.find_map(Result::ok).ok_or(error));
+        let (root, issuer) = checks.parsed(CheckId::VekChain, chain_name(&vek.signer), found)?;
         let crl = match &endorsements.crl {
             None => None,
             Some(der) => {
@@ -129,8 +133,14 @@ impl Chain {
     }
 }
 
-/// The ASK or ASVK that came, or the one that the root carries. An ARK that came must be the root's: it adds nothing.
-fn issuer<'a>(vek: &Vek, root: &'a Root, endorsements: &SnpEndorsements) -> Result<Cow<'a, Certificate>, String> {
+/// The ASK or ASVK that came, or the one that the root carries, as the issuer of the VEK. An ARK that came must be the
+/// root's: it adds nothing.
+fn issuer<'a>(
+    vek: &Vek,
+    root: &'a Root,
+    endorsements: &SnpEndorsements,
+    crypto: &dyn CryptoProvider,
+) -> Result<Cow<'a, Certificate>, String> {
     if endorsements.ark.as_ref().is_some_and(|ark| ark.0 != root.ark.der()) {
         return Err(format!("another ARK than {}'s", root.family));
     }
@@ -138,12 +148,14 @@ fn issuer<'a>(vek: &Vek, root: &'a Root, endorsements: &SnpEndorsements) -> Resu
         Signer::Vcek => &root.ask,
         Signer::Vlek { .. } => &root.asvk,
     };
-    match &endorsements.ask {
+    let issuer = match &endorsements.ask {
         Some(came) if came.0 != carried.der() => {
-            Certificate::parse_canonical(&came.0).map(Cow::Owned).map_err(|error| error.to_string())
+            Cow::Owned(Certificate::parse_canonical(&came.0).map_err(|error| error.to_string())?)
         }
-        _ => Ok(Cow::Borrowed(carried)),
-    }
+        _ => Cow::Borrowed(carried),
+    };
+    signatures(vek, &issuer, root, crypto)?;
+    Ok(issuer)
 }
 
 /// ARK → ASK → VCEK or ARK → ASVK → VLEK, by name, by what each may do, and by signature.

@@ -182,3 +182,16 @@ fn with_reports_that_were_broken() {
         assert_eq!(rejected.code, code, "{name}: {rejected}");
     }
 }
+
+/// AMD's root and one for development side by side: each is found, and the second one's word is no better than it is.
+#[test]
+fn below_the_second_root_of_a_family_is_taken() {
+    let mut case = vcek();
+    case.roots.insert(0, Root::pinned().remove(0));
+    assert_eq!((case.roots[0].family, case.roots[1].family), (Family::Milan, Family::Milan));
+    assert_eq!(case.authenticate().unwrap().roots, RootKind::Development);
+    let milan = vectors::named("milan-v2-coco");
+    let genuine = authenticate(&milan.report, &milan.endorsements(), &case.roots, milan.now, &AwsLc).unwrap();
+    assert_eq!(genuine.roots, RootKind::Production);
+    refused(case, "VEK_CHAIN", "name other issuers", |case| case.issuer = &STRANGER);
+}
