@@ -72,7 +72,8 @@ fn fields() {
     assert_eq!(report.launch_mitigations, Some(u64(0x1F8)));
     assert_eq!(report.current_mitigations, Some(u64(0x200)));
     let (mut r, mut s): ([u8; 48], [u8; 48]) = (field(&bytes, 0x2A0), field(&bytes, 0x2E8));
-    (r.reverse(), s.reverse());
+    r.reverse();
+    s.reverse();
     assert_eq!((&report.signature.0[..48], &report.signature.0[48..]), (&r[..], &s[..]));
     let tcb = report.reported_tcb.components(Family::Turin);
     assert_eq!(tcb.to_string(), "fmc 1, bootloader 2, tee 3, snp 4, microcode 8");

@@ -2,6 +2,8 @@
 //!
 //! The host writes it: nothing in it is believed. It saves whoever verifies the report from asking AMD.
 
+use std::ops::Range;
+
 /// Longest table, in bytes: what Linux hands to a guest at most (`SEV_FW_BLOB_MAX_SIZE`).
 pub const TABLE_CAP: usize = 16 * 1024;
 
@@ -73,8 +75,8 @@ impl<'a> CertificateTable<'a> {
         let (entries, _) = bytes.as_chunks::<ENTRY>();
         let count = entries.iter().position(|entry| *entry == [0; ENTRY]);
         let count = count.ok_or(CertificateTableError::Unterminated)?;
-        // The entries and their end are taken, and so is each certificate that was found.
-        let mut taken = vec![0..(count + 1) * ENTRY];
+        let behind_entries = (count + 1) * ENTRY;
+        let mut taken: Vec<Range<usize>> = Vec::new();
         for (index, entry) in entries[..count].iter().enumerate() {
             let [.., o0, o1, o2, o3, l0, l1, l2, l3] = *entry;
             let (offset, length) = (u32::from_le_bytes([o0, o1, o2, o3]), u32::from_le_bytes([l0, l1, l2, l3]));
@@ -83,7 +85,7 @@ impl<'a> CertificateTable<'a> {
             let Some(end) = start.checked_add(size).filter(|end| size > 0 && *end <= bytes.len()) else {
                 return Err(range);
             };
-            if taken.iter().any(|other| start < other.end && other.start < end) {
+            if start < behind_entries || taken.iter().any(|other| start < other.end && other.start < end) {
                 return Err(range);
             }
             taken.push(start..end);
