@@ -18,3 +18,4 @@ pub mod processes;
 pub mod python;
 pub mod search;
 pub mod swtpm;
+pub mod wallet;

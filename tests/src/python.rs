@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 /// The version whose behaviour `protocol.md` of the network describes.
 pub const VERSION: &str = "0.3.5";
+/// In a node's folder: the TLS roots it believes.
+const ROOTS: &str = "roots.pem";
 
 /// The installed program, or `None` and a line that says so.
 pub fn installed(test: &str) -> Option<PathBuf> {
@@ -34,7 +36,8 @@ pub struct PythonNode {
     pub address: Address,
     program: PathBuf,
     dir: TempDir,
-    devnet: SocketAddr,
+    /// Scheme, host and port of every service.
+    origin: String,
     running: Option<Child>,
 }
 
@@ -45,7 +48,8 @@ impl PythonNode {
         let gpu = dir.path().join("nvidia-smi");
         fs::write(&gpu, "#!/bin/sh\necho 'Imagined GPU, 4096 MiB'\n").unwrap();
         fs::set_permissions(&gpu, fs::Permissions::from_mode(0o755)).unwrap();
-        let mut node = Self { address: Address([0; 20]), program: program.to_owned(), dir, devnet, running: None };
+        let (address, program, origin) = (Address([0; 20]), program.to_owned(), format!("http://{devnet}"));
+        let mut node = Self { address, program, dir, origin, running: None };
         let key = format!("0x{}", blf_evidence::Hex(*private_key).to_string().trim_start_matches("0x"));
         node.finish(node.command("init").env("BLF_PRIVATE_KEY", key), "init");
         node.finish(node.command("attest").arg("--mock"), "attest");
@@ -54,9 +58,14 @@ impl PythonNode {
         node
     }
 
-    /// Speaks to `devnet` from now on.
-    pub fn reach(&mut self, devnet: SocketAddr) {
-        self.devnet = devnet;
+    /// Speaks to `origin` (`http://…`, `https://…`) from now on.
+    pub fn reach(&mut self, origin: String) {
+        self.origin = origin;
+    }
+
+    /// Believes TLS servers of this CA (PEM) and no other.
+    pub fn believe(&self, ca: &str) {
+        fs::write(self.path(ROOTS), ca).unwrap();
     }
 
     /// `run`, until dropped.
@@ -100,11 +109,14 @@ impl PythonNode {
             .env("PATH", format!("{}:{path}", self.dir.path().display()))
             .env("HOME", self.dir.path())
             .env("BLF_KEY_PASSWORD", "a test")
-            .env("BLF_ICL_ENDPOINT", format!("http://{}", self.devnet))
-            .env("BLF_IPFS_GATEWAY", format!("http://{}", self.devnet))
-            .env("BLF_PAYMENT_SERVICE_URL", format!("http://{}", self.devnet))
+            .env("BLF_ICL_ENDPOINT", &self.origin)
+            .env("BLF_IPFS_GATEWAY", &self.origin)
+            .env("BLF_PAYMENT_SERVICE_URL", &self.origin)
             .env("BLF_COFHE_MODE", "python")
-            .env("BLF_COFHE_ENDPOINT", format!("http://{}/cofhe", self.devnet));
+            .env("BLF_COFHE_ENDPOINT", format!("{}/cofhe", self.origin))
+            // The roots of its two HTTP clients.
+            .env("SSL_CERT_FILE", self.path(ROOTS))
+            .env("REQUESTS_CA_BUNDLE", self.path(ROOTS));
         command
     }
 

@@ -1,6 +1,6 @@
 //! What a node costs, beside the published one: same devnet, same machine, same run, the same jobs with the `mock` model, which
-//! leaves inference out. Ours speaks TLS, pins the answer and stores its key on the chain; the published one, set up as
-//! its authors test it, speaks plain HTTP, uploads nothing and stores nothing.
+//! leaves inference out. Ours speaks TLS, pins the answer and stores its key on the chain. The published one uploads nothing
+//! and stores nothing; it is measured twice: as its authors test it, by plain HTTP, and behind a terminator of TLS 1.3.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,20 +14,25 @@ use blf_devnet::EventKind;
 use blf_evidence::Address;
 use blf_tests::python::{PythonNode, installed};
 use hyper::Method;
+use nix::time::ClockId;
+use nix::unistd::Pid;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::Value;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::rustls::version::TLS13;
 
 use super::Net;
 
 const JOBS: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Clock ticks in a second, as `/proc` counts CPU time (`getconf CLK_TCK`).
-const TICKS: f64 = 100.0;
 
 /// What one leader took.
 #[derive(Default)]
 struct Cost {
     start: Duration,
-    cpu: f64,
+    cpu: Duration,
     wall: Duration,
     resident_kib: u64,
     bytes: u64,
@@ -49,27 +54,32 @@ fn beside_the_published_node() {
     let plain = net.running.plain.unwrap();
 
     // Two verifiers of each kind, then the leaders that are measured, each behind a wire of its own.
-    let mut published: Vec<_> = (1..=3u8).map(|n| PythonNode::attested(&program, plain, &[n; 32])).collect();
-    let mut ours: Vec<_> = (0..2).map(|_| Process::start(net.running.address)).collect();
-    published[1].run();
-    published[2].run();
-    let theirs = published.iter().map(|node| node.address).collect::<Vec<_>>();
+    let [mut verifiers, mut leaders] =
+        [[1, 2], [3, 4]].map(|keys: [u8; 2]| keys.map(|n| PythonNode::attested(&program, plain, &[n; 32])));
+    verifiers.iter_mut().for_each(PythonNode::run);
+    let ours = [(); 2].map(|()| Process::start(net.running.address));
 
     let wire = wire(net.running.address);
     let started = Instant::now();
-    ours.insert(0, Process::start(wire.0));
-    let leader = Leader { address: ours[0].address, pid: ours[0].child.id(), started, wire: wire.1 };
-    let our_cost = net.measure(&leader, &[ours[0].address, ours[1].address, ours[2].address]);
+    let node = Process::start(wire.0);
+    let leader = Leader { address: node.address, pid: node.child.id(), started, wire: wire.1 };
+    let our_cost = net.measure(&leader, &[node.address, ours[0].address, ours[1].address]);
+    drop((node, ours));
 
-    let wire = self::wire(plain);
-    published[0].reach(wire.0);
-    let started = Instant::now();
-    published[0].run();
-    let leader = Leader { address: theirs[0], pid: published[0].pid(), started, wire: wire.1 };
-    let their_cost = net.measure(&leader, &theirs);
+    let (terminator, ca) = net.terminator(plain);
+    let mut theirs = leaders.iter_mut().zip([("http", plain), ("https", terminator)]).map(|(node, (scheme, to))| {
+        let wire = self::wire(to);
+        node.reach(format!("{scheme}://localhost:{}", wire.0.port()));
+        node.believe(&ca);
+        let started = Instant::now();
+        node.run();
+        let leader = Leader { address: node.address, pid: node.pid(), started, wire: wire.1 };
+        net.measure(&leader, &[node.address, verifiers[0].address, verifiers[1].address])
+    });
+    let (plain_cost, tls_cost) = (theirs.next().unwrap(), theirs.next().unwrap());
+    drop(theirs);
 
-    report(&our_cost, &their_cost);
-    drop(ours);
+    report([&our_cost, &plain_cost, &tls_cost]);
     net.end();
 }
 
@@ -107,12 +117,46 @@ impl Net {
         cost
     }
 
+    /// An address at which TLS 1.3 ends, as before a server of the internet, on the way to `plain`; and the CA of its
+    /// certificate.
+    fn terminator(&self, plain: SocketAddr) -> (SocketAddr, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let ca = params.self_signed(&key).unwrap().pem();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".into()]).unwrap();
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let config = ServerConfig::builder_with_protocol_versions(&[&TLS13])
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.into()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = self.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        self.runtime.spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut near = acceptor.accept(near).await?;
+                    let mut far = tokio::net::TcpStream::connect(plain).await?;
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await
+                });
+            }
+        });
+        (address, ca)
+    }
+
     /// When the leader's result was there.
     fn submitted(&self, task: &str) -> Instant {
-        let (icl, path) = (&self.user.profile.icl, format!("/v1/inference/task/{task}"));
+        let (wallet, path) = (&self.user.wallet, format!("/v1/inference/task/{task}"));
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
-            let status: Value = self.runtime.block_on(self.user.send(icl, Method::GET, &path, String::new()));
+            let status: Value =
+                self.runtime.block_on(wallet.send(&wallet.profile.icl, Method::GET, &path, String::new()));
             if !status["leader_submission"].is_null() {
                 return Instant::now();
             }
@@ -122,18 +166,20 @@ impl Net {
     }
 }
 
-fn report(ours: &Cost, theirs: &Cost) {
+/// Ours, the published one, the published one by TLS.
+fn report(costs: [&Cost; 3]) {
     let jobs = JOBS as f64;
     println!("{JOBS} jobs, leader of a quorum of three of its kind");
-    println!("{:<34} {:>12} {:>12} {:>10}", "", "blf", "published", "ratio");
-    let row = |what: &str, ours: f64, theirs: f64| {
-        println!("{what:<34} {ours:>12.1} {theirs:>12.1} {:>9.1}x", theirs / ours);
+    println!("{:<30} {:>10} {:>12} {:>9} {:>12} {:>9}", "", "blf", "published", "ratio", "by TLS", "ratio");
+    let row = |what: &str, of: fn(&Cost) -> f64, per: f64| {
+        let [ours, plain, tls] = costs.map(|cost| of(cost) / per);
+        println!("{what:<30} {ours:>10.2} {plain:>12.1} {:>8.1}x {tls:>12.1} {:>8.1}x", plain / ours, tls / ours);
     };
-    row("CPU per job, ms", ours.cpu * 1e3 / jobs, theirs.cpu * 1e3 / jobs);
-    row("claim to submitted, ms", ours.wall.as_secs_f64() * 1e3 / jobs, theirs.wall.as_secs_f64() * 1e3 / jobs);
-    row("resident memory, MiB", ours.resident_kib as f64 / 1024.0, theirs.resident_kib as f64 / 1024.0);
-    row("start to first heartbeat, ms", ours.start.as_secs_f64() * 1e3, theirs.start.as_secs_f64() * 1e3);
-    row("bytes on the wire per job", ours.bytes as f64 / jobs, theirs.bytes as f64 / jobs);
+    row("CPU per job, ms", |cost| cost.cpu.as_secs_f64() * 1e3, jobs);
+    row("claim to submitted, ms", |cost| cost.wall.as_secs_f64() * 1e3, jobs);
+    row("resident memory, MiB", |cost| cost.resident_kib as f64 / 1024.0, 1.0);
+    row("start to first heartbeat, ms", |cost| cost.start.as_secs_f64() * 1e3, 1.0);
+    row("bytes on the wire per job", |cost| cost.bytes as f64, jobs);
 }
 
 /// `blf-legacy-node`, until dropped.
@@ -191,12 +237,10 @@ fn wire(to: SocketAddr) -> (SocketAddr, Arc<AtomicU64>) {
     (address, bytes)
 }
 
-/// Seconds of CPU time that a process used so far, in user and system mode (proc(5), fields 14 and 15 of `stat`).
-fn cpu(pid: u32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks = |field: usize| fields[field - 3].parse::<f64>().unwrap();
-    (ticks(14) + ticks(15)) / TICKS
+/// CPU time that a process used so far in all of its threads, to the nanosecond: `/proc` counts in ticks of 10 ms.
+fn cpu(pid: u32) -> Duration {
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.try_into().unwrap())).unwrap();
+    clock.now().unwrap().into()
 }
 
 /// Resident memory in KiB.

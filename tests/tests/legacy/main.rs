@@ -8,26 +8,17 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use blf::client::Client;
 use blf_agent::vault::Ended;
-use blf_bridge::cofhe::{
-    ClearInputs, Domain, Handle, Inquiry, KeyPublish as _, Next, Permission, SealingKey, VERIFY_PATH, join,
-    output_key_job_id, verify_answer, verify_body,
-};
+use blf_bridge::cofhe::output_key_job_id;
 use blf_bridge::{Key, Secret, blob, legacy};
-use blf_contracts::prompt_key_store;
-use blf_contracts::transaction::Transaction;
 use blf_devnet::{Devnet, Faults, LegacyOptions, Options, Running};
-use blf_evidence::eip191::{Signature, address};
 use blf_evidence::network::Resolve;
-use blf_evidence::profile::{Host, NetworkProfile};
 use blf_evidence::telemetry::{Event, JobState};
-use blf_evidence::{Address, Hex, UnixTime};
+use blf_evidence::{Address, Hex};
 use blf_tests::legacy::{LegacyNode, Setup, profile};
 use blf_tests::node::{model_pack, quick};
-use bytes::Bytes;
+use blf_tests::wallet::Wallet;
 use hyper::{HeaderMap, Method};
-use k256::ecdsa::SigningKey;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -49,39 +40,46 @@ struct Node {
 }
 
 struct User {
-    key: SigningKey,
-    client: Client,
-    profile: NetworkProfile,
+    wallet: Wallet,
 }
 
 impl Net {
     fn start(count: usize, change: impl FnOnce(&mut LegacyOptions)) -> Self {
+        Self::with_rpc("/", count, change)
+    }
+
+    /// With a chain RPC that answers at this path only; nodes and user know it.
+    fn with_rpc(rpc_path: &str, count: usize, change: impl FnOnce(&mut LegacyOptions)) -> Self {
         let runtime = Runtime::new().unwrap();
         let mut legacy = LegacyOptions { assignment_cache: 0, mock_chain: false, ..LegacyOptions::default() };
         change(&mut legacy);
         let (stop, stopped) = oneshot::channel();
         let mut options = Options::legacy(legacy).unwrap();
         options.profile = profile();
+        options.rpc_path = rpc_path.into();
         let running = runtime.block_on(Devnet::start(options, async { drop(stopped.await) })).unwrap();
         let profile = profile();
         let resolve: Vec<Resolve> =
             profile.hosts().into_iter().map(|host| Resolve { address: running.address, host: host.clone() }).collect();
-        let client = Client::new(&profile.tls_roots, resolve).unwrap();
-        let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
-        let mut net = Self { runtime, running, stop, nodes: Vec::new(), user: User { key, client, profile } };
+        let mut user = User { wallet: Wallet::new(profile, resolve) };
+        user.wallet.rpc_path = rpc_path.into();
+        let mut net = Self { runtime, running, stop, nodes: Vec::new(), user };
         for _ in 0..count {
-            net.add();
+            net.add(Some(rpc_path));
         }
         net
     }
 
-    fn add(&mut self) {
+    fn add(&mut self, rpc_path: Option<&str>) {
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let heard = Arc::clone(&events);
         let mut setup =
             Setup::new(self.running.address, Arc::new(move |event| heard.lock().unwrap().push(event.clone())));
         setup.record = true;
+        setup.rpc_path = rpc_path.map(str::to_owned);
         setup.limits = quick();
+        // A verifier whose leader failed would wait for it.
+        setup.limits.timings.drain = Duration::from_secs(10);
         setup.pack = Some(model_pack());
         self.nodes.push(Node { node: LegacyNode::start(setup), events });
     }
@@ -135,18 +133,20 @@ impl Node {
 }
 
 impl User {
-    fn address(&self) -> Address {
-        address(self.key.verifying_key())
-    }
-
     /// Asks leader first, then verifiers; gives the task's id and what the coordinator says of it at last.
     async fn ask(&self, model: &str, quorum: &[Address]) -> (String, Value) {
         let task = self.submit(model, quorum).await;
+        let status = self.decided(&task).await;
+        (task, status)
+    }
+
+    /// What the coordinator says of a task at last.
+    async fn decided(&self, task: &str) -> Value {
         let path = format!("/v1/inference/task/{task}");
         for _ in 0..600 {
-            let status = self.send(&self.profile.icl, Method::GET, &path, String::new()).await;
+            let status = self.wallet.send(&self.wallet.profile.icl, Method::GET, &path, String::new()).await;
             if status["status"] != "QUEUED" && status["status"] != "RUNNING" {
-                return (task, status);
+                return status;
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -159,11 +159,11 @@ impl User {
         let sealed = blob::seal(&key, &Secret::new(PROMPT.into())).unwrap();
         let cid = self.upload(&sealed).await;
         let task = Hex(*Key::random().unwrap().expose());
-        let transaction = self.store(task, &key, quorum).await;
-        let [high, low] = self.stored(task).await.map(|handle| handle.decimal());
+        let transaction = self.wallet.store(task, &key, quorum).await;
+        let [high, low] = self.wallet.stored(task).await.map(|handle| handle.decimal());
         let task = format!("0x{task}");
         let request = json!({
-            "developer_address": self.address(), "task_id": task, "model_id": model, "mode": "text", "permits": [],
+            "developer_address": self.wallet.address(), "task_id": task, "model_id": model, "mode": "text", "permits": [],
             "text_request": {
                 "prompt_cid": cid, "encrypted_prompt_key": {"high": high, "low": low}, "model_id": model,
                 "coverage_enabled": false,
@@ -171,44 +171,18 @@ impl User {
             "leader_address": quorum[0], "verifier_addresses": &quorum[1..], "verifier_count": quorum.len() - 1,
             "metadata": {"prompt_key_store_tx": format!("0x{transaction}")},
         });
-        self.send(&self.profile.icl, Method::POST, "/v1/inference/requests", request.to_string()).await;
+        self.wallet.send(&self.wallet.profile.icl, Method::POST, "/v1/inference/requests", request.to_string()).await;
         task
     }
 
     /// Opens the answer with the key that the leader stored.
     async fn open(&self, task: &str, status: &Value) -> Secret {
-        let handles = self.stored(output_key_job_id(task)).await;
-        let sealing = SealingKey::generate().unwrap();
-        let cofhe = self.profile.cofhe.as_ref().unwrap();
-        let domain = Domain {
-            chain_id: self.profile.chain_id,
-            name: cofhe.acl_name.clone(),
-            verifying_contract: cofhe.acl,
-            version: cofhe.acl_version.clone(),
-        };
-        let sign = |digest: &[u8; 32]| Signature::sign_digest(&self.key, digest);
-        let until = UnixTime(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 600);
-        let permit = Permission::issue_self(&domain, self.address(), until, sealing.public(), sign);
-        let mut halves = Vec::new();
-        for handle in handles {
-            let mut inquiry = Inquiry::new(&handle, self.profile.chain_id, permit.clone()).unwrap();
-            let sealed = loop {
-                let call = inquiry.call();
-                let method = if call.body.is_some() { Method::POST } else { Method::GET };
-                let (status, body) =
-                    self.exchange(&cofhe.threshold, method, &call.path, call.body.unwrap_or_default().to_owned()).await;
-                match inquiry.answer(Duration::from_secs(1), status, &body).unwrap() {
-                    Next::Done(sealed) => break sealed,
-                    Next::Wait(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                }
-            };
-            halves.push(sealing.unseal(&sealed).unwrap());
-        }
+        let key = self.wallet.read(self.wallet.stored(output_key_job_id(task)).await).await;
         let cid = status["output_cid"].as_str().unwrap();
-        let (code, bytes) =
-            self.exchange(&self.profile.blob_gateway, Method::GET, &format!("/ipfs/{cid}"), String::new()).await;
+        let gateway = &self.wallet.profile.blob_gateway;
+        let (code, bytes) = self.wallet.exchange(gateway, Method::GET, &format!("/ipfs/{cid}"), String::new()).await;
         assert_eq!(code, 200);
-        blob::open(&join(&halves[0], &halves[1]), &bytes).unwrap()
+        blob::open(&key, &bytes).unwrap()
     }
 
     async fn upload(&self, sealed: &[u8]) -> String {
@@ -217,68 +191,10 @@ impl User {
         let headers: HeaderMap =
             [(hyper::header::CONTENT_TYPE, "multipart/form-data; boundary=xyz".parse().unwrap())].into_iter().collect();
         let path = "/v1/inference/upload-prompt";
-        let reply =
-            self.client.request(&self.profile.icl, Method::POST, path, headers, body.into(), 4096).await.unwrap();
+        let Wallet { client, profile, .. } = &self.wallet;
+        let reply = client.request(&profile.icl, Method::POST, path, headers, body.into(), 4096).await.unwrap();
         let reply: Value = serde_json::from_slice(&reply.body).unwrap();
         reply["cid"].as_str().unwrap().to_owned()
-    }
-
-    /// Stores the prompt key under the task for the quorum; gives the transaction's hash.
-    async fn store(&self, task: Hex<32>, key: &Key, quorum: &[Address]) -> Hex<32> {
-        let cofhe = self.profile.cofhe.as_ref().unwrap();
-        let chain_id = self.profile.chain_id;
-        let list = ClearInputs.packed_list(key, self.address(), chain_id).unwrap();
-        let body = verify_body(&list, self.address(), chain_id).unwrap();
-        let body = String::from_utf8(body.expose().to_vec()).unwrap();
-        let (status, body) = self.exchange(&cofhe.verifier, Method::POST, VERIFY_PATH, body).await;
-        let [high, low] = verify_answer(status, &body).unwrap();
-        let nonce = self.rpc("eth_getTransactionCount", json!([self.address(), "pending"])).await;
-        let transaction = Transaction {
-            chain_id,
-            nonce: u64::from_str_radix(nonce.as_str().unwrap().trim_start_matches("0x"), 16).unwrap(),
-            max_priority_fee_per_gas: 1_000_000,
-            max_fee_per_gas: 1_000_000_000_000,
-            gas_limit: 5_000_000,
-            to: cofhe.prompt_key_store,
-            input: prompt_key_store::store_key(task.0, &(&high).into(), &(&low).into(), quorum),
-        };
-        let signed = transaction.signed(&Signature::sign_digest(&self.key, &transaction.digest()));
-        let hash = self.rpc("eth_sendRawTransaction", json!([format!("0x{}", hex::encode(&signed.raw))])).await;
-        assert_eq!(hash, format!("0x{}", Hex(signed.hash)));
-        let receipt = self.rpc("eth_getTransactionReceipt", json!([hash])).await;
-        assert_eq!(receipt["status"], "0x1");
-        Hex(signed.hash)
-    }
-
-    /// The handles that are stored under a job's id.
-    async fn stored(&self, job: Hex<32>) -> [Handle; 2] {
-        let to = self.profile.cofhe.as_ref().unwrap().prompt_key_store;
-        let data = format!("0x{}", hex::encode(prompt_key_store::get_encrypted_key(job.0)));
-        let returned = self.rpc("eth_call", json!([{"to": to, "data": data}, "latest"])).await;
-        prompt_key_store::encrypted_key(&hex::decode(returned.as_str().unwrap().trim_start_matches("0x")).unwrap())
-            .unwrap()
-            .map(Handle)
-    }
-
-    async fn rpc(&self, method: &str, params: Value) -> Value {
-        let rpc = &self.profile.cofhe.as_ref().unwrap().rpc;
-        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let reply = self.send(rpc, Method::POST, "/", request).await;
-        assert!(reply["error"].is_null(), "{method}: {reply}");
-        reply["result"].clone()
-    }
-
-    async fn send(&self, host: &Host, method: Method, path: &str, body: String) -> Value {
-        let (status, body) = self.exchange(host, method, path, body).await;
-        assert_eq!(status, 200, "{path}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    async fn exchange(&self, host: &Host, method: Method, path: &str, body: String) -> (u16, Bytes) {
-        let headers: HeaderMap =
-            [(hyper::header::CONTENT_TYPE, "application/json".parse().unwrap())].into_iter().collect();
-        let reply = self.client.request(host, method, path, headers, body.into(), 1 << 20).await.unwrap();
-        (reply.status.as_u16(), reply.body)
     }
 }
 
@@ -348,6 +264,54 @@ fn an_unknown_model_is_left_alone() {
             |event| matches!(event, Event::JobFailed { code, .. } if code.to_string() == "MODEL_UNKNOWN"),
         );
         assert!(node.states().is_empty(), "{:?}", node.states());
+    }
+    net.end();
+}
+
+/// A public RPC wants the operator's key in its path: who has it can lead, who has not says why, and nobody says the key.
+#[test]
+fn the_chain_s_rpc_may_want_a_key() {
+    const KEY: &str = "s3cretKey";
+    let mut net = Net::with_rpc(&format!("/v2/{KEY}?network=devnet"), 3, |_| ());
+    net.add(None);
+    let quorum = net.quorum();
+    let (task, status) = net.ask("mock", &quorum[..3]);
+    assert_eq!(status["status"], "ACCEPTED", "{status}");
+    net.runtime.block_on(net.user.open(&task, &status));
+
+    net.runtime.block_on(net.user.submit("mock", &[quorum[3], quorum[1], quorum[2]]));
+    let refused = |event: &Event| matches!(event, Event::JobFailed { code, .. } if code.to_string() == "RPC_HTTP_401");
+    net.nodes[3].until("the reason", refused);
+    for node in &net.nodes {
+        let said = node.events().iter().map(|event| event.to_line().unwrap()).collect::<String>();
+        assert!(!said.contains(KEY), "{said}");
+    }
+    net.end();
+}
+
+/// Whatever answer of the RPC is lost, the job is done and the chain sees one transaction.
+#[test]
+fn lost_answers_of_the_chain_s_rpc_are_asked_for_again() {
+    let net = Net::start(3, |_| ());
+    let quorum = net.quorum();
+    let chain = net.running.cofhe.as_ref().unwrap().chain().clone();
+    let methods = [
+        "eth_getTransactionCount",
+        "eth_getBlockByNumber",
+        "eth_maxPriorityFeePerGas",
+        "eth_estimateGas",
+        "eth_sendRawTransaction",
+        "eth_getTransactionReceipt",
+    ];
+    for (done, method) in (1..).zip(methods) {
+        // The user stores the key first; what is lost is for the leader.
+        let task = net.runtime.block_on(net.user.submit("mock", &quorum));
+        chain.lose_answers(method, 2);
+        let status = net.runtime.block_on(net.user.decided(&task));
+        assert_eq!(status["status"], "ACCEPTED", "{method}: {status}");
+        net.runtime.block_on(net.user.open(&task, &status));
+        let sent = net.runtime.block_on(net.user.wallet.transactions(quorum[0]));
+        assert_eq!(sent, done, "{method}");
     }
     net.end();
 }

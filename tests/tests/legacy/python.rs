@@ -50,8 +50,8 @@ impl Net {
         let path = format!("/v1/inference/task/{task}");
         let mut last = status;
         until("a word of every verifier", || {
-            let icl = &self.user.profile.icl;
-            last = self.runtime.block_on(self.user.send(icl, Method::GET, &path, String::new()));
+            let wallet = &self.user.wallet;
+            last = self.runtime.block_on(wallet.send(&wallet.profile.icl, Method::GET, &path, String::new()));
             last["verifier_verdicts"].as_array().unwrap().iter().all(|verdict| verdict["submitted"] == true)
         });
         last
