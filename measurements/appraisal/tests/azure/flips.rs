@@ -143,7 +143,8 @@ fn bytes_moved() {
 fn parts_of_another_guest() {
     let subject = Subject::new();
     let (other, _) = genuine("evidence-tdx-v1.json");
-    let swaps: [(&str, fn(&mut AzureEvidence, &AzureEvidence)); 6] = [
+    type Swap = fn(&mut AzureEvidence, &AzureEvidence);
+    let swaps: [(&str, Swap); 6] = [
         ("TD_REPORT_MISMATCH", |evidence, other| evidence.td_quote = other.td_quote.clone()),
         ("TD_REPORT_MISMATCH", |evidence, other| evidence.hcl_report = other.hcl_report.clone()),
         ("QUOTE_SIGNATURE", |evidence, other| evidence.tpm.quote = other.tpm.quote.clone()),

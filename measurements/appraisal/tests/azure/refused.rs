@@ -7,7 +7,7 @@ use blf_evidence::Base64;
 use blf_evidence::azure::{HardwareReport, HclReport};
 use blf_evidence::bundle::AzureEvidence;
 use blf_evidence::endorsements::Endorsements;
-use blf_evidence::tpm::{HashAlg, ObjectAttributes, PublicKey, Quote, Scheme, Signature, ak_p256_template};
+use blf_evidence::tpm::{HashAlg, ObjectAttributes, Public, PublicKey, Quote, Scheme, Signature, ak_p256_template};
 
 use crate::azure::{CHALLENGE, Guest, OTHER_AK, RH_ENDORSEMENT, ak_public, genuine, modulus, runtime_data, vector};
 use crate::refusal;
@@ -157,7 +157,8 @@ fn ak_that_signs_anything() {
 #[test]
 fn ak_described_otherwise() {
     let guest = Guest::new();
-    let edits: [(&str, fn(&mut blf_evidence::tpm::Public)); 4] = [
+    type Edit = fn(&mut Public);
+    let edits: [(&str, Edit); 4] = [
         ("noDA", |ak| ak.attributes = ObjectAttributes::from_bits(0x5_0072).unwrap()),
         ("userWithAuth", |ak| ak.attributes = ObjectAttributes::from_bits(0x5_0432).unwrap()),
         ("a policy", |ak| ak.auth_policy = vec![7; 32]),
