@@ -135,7 +135,7 @@ impl Report {
                 &format!("node {}, until {}", result.binding.keys.node, written(result.expires_at)),
             ));
         }
-        lines.push(self.last_lines());
+        lines.extend(self.last_lines());
         lines
     }
 
@@ -187,21 +187,25 @@ impl Report {
     }
 
     /// The verdict, and before it what to do if it is not the wanted one.
-    fn last_lines(&self) -> String {
+    fn last_lines(&self) -> Vec<String> {
+        let development = self.result.as_ref().is_some_and(|result| result.tier == 0);
         let (style, word) = match self.verdict {
+            // Genuine, and no reason to be at ease.
+            Verdict::Verified if development => (colour(AnsiColor::Yellow), "VERIFIED"),
             Verdict::Verified => (colour(AnsiColor::Green), "VERIFIED"),
             Verdict::Rejected => (colour(AnsiColor::Red), "REJECTED"),
             Verdict::NoVerdict => (colour(AnsiColor::Yellow), "NO VERDICT"),
         };
         let Some(failure) = &self.failure else {
-            return format!("{style}{word}{style:#} {}", self.meaning.unwrap_or_default());
+            return vec![format!("{style}{word}{style:#} {}", self.meaning.unwrap_or_default())];
         };
         let next = failure.hint.as_deref().unwrap_or(advice::ASK_AGAIN);
         let see = advice::documented(&failure.code);
         let message = escaped(&failure.message);
         // What failed has a line of its own above, if it was a check.
         let message = if self.checks.iter().any(|check| !check.ok) { escaped(&self.target) } else { message };
-        format!("next  {next}\nsee   {see}\n{style}{word}{style:#} {}: {message}", failure.code)
+        let verdict = format!("{style}{word}{style:#} {}: {message}", failure.code);
+        vec![format!("next  {next}"), format!("see   {see}"), verdict]
     }
 }
 
