@@ -7,6 +7,7 @@ mod node;
 mod software;
 
 use blf_appraisal::credential::{Credential, make_credential};
+use blf_appraisal::result::PlatformClaims;
 use blf_evidence::eventlog::EventLog;
 use blf_evidence::statement::Statement;
 use blf_evidence::tpm::{ObjectAttributes, Public};
@@ -82,7 +83,8 @@ fn swtpm_s_quote_is_appraised() {
     part.ak_certificate = Some(setting.ca.certify(&ak));
     let result = setting.verdict(&evidence).unwrap();
     assert_eq!(result.tier, 0);
-    assert_eq!(result.ak_name, hex::encode(ak.name()));
+    let PlatformClaims::Tpm(claims) = &result.claims else { panic!("{:?}", result.claims) };
+    assert_eq!(claims.ak_name, hex::encode(ak.name()));
     tpm_of(&mut evidence).quote.0[87] ^= 1;
     assert_eq!(setting.refusal(&evidence).code, "QUOTE_SIGNATURE", "its reset counter altered");
 }
