@@ -73,8 +73,8 @@ pub struct Quote {
     pub tee_tcb_svn_2: Option<Hex<16>>,
     /// `mr_service_td`; with a TD 1.5 body. Zero without a service TD.
     pub mr_service_td: Option<Hex<48>>,
-    /// `Quote Signature Data`.
-    pub authentication: Authentication,
+    /// `Quote Signature Data`. Boxed: it is as large as the rest.
+    pub authentication: Box<Authentication>,
 }
 
 /// `ECDSA 256-bit Quote Signature Data Structure`, with the `QE Report Certification Data` in it.
@@ -154,7 +154,7 @@ impl Quote {
         let tee_tcb_svn_2 = td15.then(|| r.array("tee_tcb_svn_2")).transpose()?;
         let mr_service_td = td15.then(|| r.array("mr_service_td")).transpose()?;
         let length = r.u32("quote signature data length")?;
-        let authentication = Authentication::parse(r.take_u32("quote signature data", length)?)?;
+        let authentication = Authentication::parse(r.take_u32("quote signature data", length)?)?.into();
         if let Some(at) = r.0.iter().position(|byte| *byte != 0) {
             let got = format!("0x{:02x} in byte {}", r.0[at], bytes.len() - r.0.len() + at);
             return Err(error("padding", "zeros behind the quote", got));
@@ -242,7 +242,7 @@ impl Authentication {
     fn to_bytes(&self) -> Vec<u8> {
         let mut qe = self.qe_report.0.0.to_vec();
         qe.extend(self.qe_report_signature.0);
-        qe.extend([QE_AUTHENTICATION_DATA_LEN as u8, 0]);
+        qe.extend(&length(QE_AUTHENTICATION_DATA_LEN)[..2]);
         qe.extend(self.qe_authentication_data.0);
         qe.extend(CERTIFICATION_PCK_CHAIN.to_le_bytes());
         qe.extend(length(self.pck_chain.len()));

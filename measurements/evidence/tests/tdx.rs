@@ -25,14 +25,14 @@ fn quotes(seed: u8, chain: Vec<u8>) -> [Quote; 3] {
         report_data: Hex([seed ^ 12; 64]),
         tee_tcb_svn_2: None,
         mr_service_td: None,
-        authentication: Authentication {
+        authentication: Box::new(Authentication {
             signature: Hex([seed ^ 13; 64]),
             attestation_key: Hex([seed ^ 14; 64]),
             qe_report: EnclaveReport(Hex([seed ^ 15; ENCLAVE_REPORT_LEN])),
             qe_report_signature: Hex([seed ^ 16; 64]),
             qe_authentication_data: Hex([seed ^ 17; 32]),
             pck_chain: chain,
-        },
+        }),
     };
     let of_version_5 = Quote { version: 5, ..td10.clone() };
     let td15 = Quote {

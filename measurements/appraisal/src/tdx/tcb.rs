@@ -151,7 +151,7 @@ impl TcbInfo {
         }
         let id = format!("TDX_{:02X}", tee_tcb_svn.0[1]);
         let found = self.tdx_module_identities.iter().find(|identity| identity.id.eq_ignore_ascii_case(&id));
-        found.map(Some).ok_or(format!("no identity {id}"))
+        found.map(Some).ok_or_else(|| format!("no identity {id}"))
     }
 
     /// Adds what the first levels say that this platform meets with this TDX module.
@@ -162,7 +162,7 @@ impl TcbInfo {
         let mut status = level.add_to(Status::default(), advisory_ids);
         if let Some(identity) = self.module_identity(svn)? {
             let isvsvn = u16::from(svn.0[0]);
-            let level = first_met(&identity.tcb_levels, isvsvn).ok_or(format!("none of {}'s", identity.id))?;
+            let level = first_met(&identity.tcb_levels, isvsvn).ok_or_else(|| format!("none of {}'s", identity.id))?;
             status = level.add_to(status, advisory_ids);
         }
         Ok(status)
@@ -277,7 +277,8 @@ fn evaluate(
         None => launch,
     };
     let isvsvn = quote.authentication.qe_report.isv_svn();
-    let level = first_met(&qe_identity.tcb_levels, isvsvn).ok_or(format!("none for the QE's ISVSVN {isvsvn}"))?;
+    let level =
+        first_met(&qe_identity.tcb_levels, isvsvn).ok_or_else(|| format!("none for the QE's ISVSVN {isvsvn}"))?;
     let qe = level.add_to(Status::default(), &mut advisory_ids);
     let status = launch.and(qe).with_update(current.and(qe));
     Ok(status.map(|status| Verdict { status, advisory_ids }))

@@ -376,14 +376,14 @@ fn quote() -> Quote {
         report_data: Hex([9; 64]),
         tee_tcb_svn_2: None,
         mr_service_td: None,
-        authentication: Authentication {
+        authentication: Box::new(Authentication {
             signature: Hex([0; 64]),
             attestation_key: KEYS.attestation.point(),
             qe_report: EnclaveReport(Hex(report)),
             qe_report_signature: Hex([0; 64]),
             qe_authentication_data: Hex([8; 32]),
             pck_chain: Vec::new(),
-        },
+        }),
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use blf_appraisal::tdx::Root;
 use blf_evidence::endorsements::TdxEndorsements;
 use blf_evidence::tdx::{QUOTE_CAP, Quote, pem};
-use blf_evidence::{Hex, UnixTime};
+use blf_evidence::{Base64, Hex, UnixTime};
 
 use crate::vectors::{Genuine, intels_root};
 use crate::{intel, oracle, verdict};
@@ -140,28 +140,30 @@ fn flip_collateral(step: usize) {
     let (genuine, root) = (Genuine::v4(), Root::pinned());
     let of = &genuine.collateral;
     let mut bad = Vec::new();
-    let mut flip = |bytes: &[u8], put: &dyn Fn(&mut TdxEndorsements, Vec<u8>) -> Option<()>| {
-        for bit in (0..bytes.len() * 8).step_by(step) {
-            let mut mutant = of.clone();
-            // No text: other bytes do not even reach the verifier.
-            if put(&mut mutant, flipped(bytes, bit)).is_some() {
-                bad.push(mutant);
-            }
-        }
+    let mut flip = |bytes: &[u8], put: &dyn Fn(Vec<u8>) -> Option<TdxEndorsements>| {
+        // `None` is no text: such bytes do not even reach the verifier.
+        bad.extend((0..bytes.len() * 8).step_by(step).filter_map(|bit| put(flipped(bytes, bit))));
     };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
-    flip(&of.root_ca_crl.0, &|of, bytes| Some(of.root_ca_crl.0 = bytes));
-    flip(&of.pck_crl.0, &|of, bytes| Some(of.pck_crl.0 = bytes));
-    flip(of.tcb_info.as_bytes(), &|of, bytes| Some(of.tcb_info = text(bytes)?));
-    flip(of.qe_identity.as_bytes(), &|of, bytes| Some(of.qe_identity = text(bytes)?));
-    flip(of.tcb_info_issuer_chain.as_bytes(), &|of, bytes| Some(of.tcb_info_issuer_chain = text(bytes)?));
-    flip(of.qe_identity_issuer_chain.as_bytes(), &|of, bytes| Some(of.qe_identity_issuer_chain = text(bytes)?));
-    flip(&of.tcb_info_signature.0, &|of, bytes| Some(of.tcb_info_signature = Hex(bytes.try_into().ok()?)));
-    flip(&of.qe_identity_signature.0, &|of, bytes| Some(of.qe_identity_signature = Hex(bytes.try_into().ok()?)));
+    let array = |bytes: Vec<u8>| bytes.try_into().ok().map(Hex);
+    flip(&of.root_ca_crl.0, &|der| Some(TdxEndorsements { root_ca_crl: Base64(der), ..of.clone() }));
+    flip(&of.pck_crl.0, &|der| Some(TdxEndorsements { pck_crl: Base64(der), ..of.clone() }));
+    flip(of.tcb_info.as_bytes(), &|bytes| Some(TdxEndorsements { tcb_info: text(bytes)?, ..of.clone() }));
+    flip(of.qe_identity.as_bytes(), &|bytes| Some(TdxEndorsements { qe_identity: text(bytes)?, ..of.clone() }));
+    flip(of.tcb_info_issuer_chain.as_bytes(), &|bytes| {
+        Some(TdxEndorsements { tcb_info_issuer_chain: text(bytes)?, ..of.clone() })
+    });
+    flip(of.qe_identity_issuer_chain.as_bytes(), &|bytes| {
+        Some(TdxEndorsements { qe_identity_issuer_chain: text(bytes)?, ..of.clone() })
+    });
+    flip(&of.tcb_info_signature.0, &|bytes| Some(TdxEndorsements { tcb_info_signature: array(bytes)?, ..of.clone() }));
+    flip(&of.qe_identity_signature.0, &|bytes| {
+        Some(TdxEndorsements { qe_identity_signature: array(bytes)?, ..of.clone() })
+    });
     let [signing, top]: [_; 2] = pem::chain(of.tcb_info_issuer_chain.as_bytes()).unwrap();
-    flip(&signing, &|of, der| {
-        of.tcb_info_issuer_chain = intel::pem(&[&der, &top]);
-        Some(of.qe_identity_issuer_chain.clone_from(&of.tcb_info_issuer_chain))
+    flip(&signing, &|der| {
+        let chain = intel::pem(&[&der, &top]);
+        Some(TdxEndorsements { tcb_info_issuer_chain: chain.clone(), qe_identity_issuer_chain: chain, ..of.clone() })
     });
     let mut refused = Refused::default();
     for (index, bad) in bad.iter().enumerate() {
@@ -265,7 +267,7 @@ fn registers_swapped() {
 fn parts_of_another_genuine_quote() {
     let (genuine, other, root) = (Genuine::v4(), Genuine::v5(), Root::pinned());
     let quote = Quote::parse(&genuine.quote).unwrap();
-    let theirs = Quote::parse(&other.quote).unwrap().authentication;
+    let theirs = *Quote::parse(&other.quote).unwrap().authentication;
     let mut refused = Refused::default();
     let moves: [fn(&mut Quote, &blf_evidence::tdx::Authentication); 6] = [
         |quote, theirs| quote.authentication.pck_chain.clone_from(&theirs.pck_chain),
@@ -273,7 +275,7 @@ fn parts_of_another_genuine_quote() {
         |quote, theirs| quote.authentication.qe_report_signature = theirs.qe_report_signature,
         |quote, theirs| quote.authentication.attestation_key = theirs.attestation_key,
         |quote, theirs| quote.authentication.signature = theirs.signature,
-        |quote, theirs| quote.authentication = theirs.clone(),
+        |quote, theirs| *quote.authentication = theirs.clone(),
     ];
     for (index, replace) in moves.iter().enumerate() {
         let mut bad = quote.clone();

@@ -283,24 +283,22 @@ fn texts_that_are_not_the_very_bytes() {
 fn parts_in_each_others_place() {
     let sound = made(|_| ());
     everyone(&sound).unwrap();
-    let swaps: [(&str, fn(&mut Made)); 4] = [
-        ("signatures", |made| {
-            let of = &mut made.collateral;
-            std::mem::swap(&mut of.tcb_info_signature, &mut of.qe_identity_signature);
-        }),
-        ("lists", |made| std::mem::swap(&mut made.collateral.root_ca_crl, &mut made.collateral.pck_crl)),
-        ("a list of the root for that of the CA", |made| made.collateral.pck_crl = made.collateral.root_ca_crl.clone()),
-        ("another's chain", |made| {
-            made.collateral.qe_identity_issuer_chain = Genuine::v4().collateral.qe_identity_issuer_chain
-        }),
-    ];
-    for (name, swap) in swaps {
+    let refuse = |name: &str, swap: fn(&mut Made)| {
         let mut made = sound.clone();
         swap(&mut made);
         assert_ne!(made.collateral, sound.collateral, "{name}: no effect");
         let rejected = everyone(&made).unwrap_err();
         assert_eq!(rejected.code, "COLLATERAL_SIGNATURE", "{name}: {rejected}");
-    }
+    };
+    refuse("signatures", |made| {
+        let of = &mut made.collateral;
+        std::mem::swap(&mut of.tcb_info_signature, &mut of.qe_identity_signature);
+    });
+    refuse("lists", |made| std::mem::swap(&mut made.collateral.root_ca_crl, &mut made.collateral.pck_crl));
+    refuse("the root's list for the CA's", |made| made.collateral.pck_crl = made.collateral.root_ca_crl.clone());
+    refuse("another's chain", |made| {
+        made.collateral.qe_identity_issuer_chain = Genuine::v4().collateral.qe_identity_issuer_chain;
+    });
     // Both texts and signatures at once: each is signed, neither is what it should be.
     let mut made = sound.clone();
     let of = &mut made.collateral;
