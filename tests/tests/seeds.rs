@@ -16,9 +16,11 @@ use blf_agent::attester::Tpm;
 use blf_agent::attester::tpm::Transport;
 use blf_agent::frames::{self, FromVault, Method, ToVault};
 use blf_agent::legacy::frames::Ask;
+use blf_appraisal::{Policy, References};
 use blf_bridge::{HpkeKey, Key, cid};
-use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
+use blf_evidence::bundle::{AzureEvidence, Evidence, Platform, SCHEMA, SnpEvidence, TdxEvidence, TpmEvidence};
 use blf_evidence::eip191::Signature;
+use blf_evidence::endorsements::{Endorsements, SnpEndorsements, TdxEndorsements};
 use blf_evidence::job::{Answer, JobContext, Role, SealedKey, Share, Verdict};
 use blf_evidence::pack::{self, Parameters};
 use blf_evidence::profile::{Host, NetworkProfile};
@@ -39,6 +41,7 @@ fn every_target_has_its_seeds() {
     bridge();
     chain();
     appraisal();
+    platforms();
     agent();
     for target in fs::read_dir(fuzz().join("targets")).unwrap() {
         let name = target.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
@@ -147,9 +150,9 @@ fn formats() {
     let text = evidence().to_json().unwrap();
     Evidence::parse(text.as_bytes()).unwrap();
     write("evidence", "tpm", text);
-    let snp = blf_evidence::bundle::SnpEvidence { report: Base64(vec![0; 64]), certificates: None };
+    let snp = SnpEvidence { report: Base64(vec![0; 64]), certificates: None };
     write("evidence", "snp", Evidence { platform: Platform::Snp(snp), ..evidence() }.to_json().unwrap());
-    let tdx = blf_evidence::bundle::TdxEvidence { quote: Base64(vec![0; 64]), event_log: None };
+    let tdx = TdxEvidence { quote: Base64(vec![0; 64]), event_log: None };
     write("evidence", "tdx", Evidence { platform: Platform::Tdx(tdx), ..evidence() }.to_json().unwrap());
 
     write("host_documents", "config", CONFIG);
@@ -371,7 +374,9 @@ fn appraisal() {
     write("certificate", "intermediate.der", vector("appraisal/tests/vectors/gcp-ca/intermediate.der"));
     let ca = fs::read(fuzz().join("../../host-tools/devnet/development/ak-ca.pem"));
     copy("certificate", "ak-ca.pem", ca.unwrap());
-    for (name, policy) in [("devnet", blf_appraisal::Policy::DEVNET), ("released", blf_appraisal::Policy::RELEASED)] {
+    for (name, policy) in
+        [("confidential", Policy::CONFIDENTIAL), ("devnet", Policy::DEVNET), ("released", Policy::RELEASED)]
+    {
         copy("policy", name, policy);
     }
     let hash = Hex([0; 32]).to_string();
@@ -402,6 +407,109 @@ fn appraisal() {
     let uki = pe::uki(&pe::uki_sections());
     blf_appraisal::predict::from_uki(&uki).unwrap();
     write("uki", "uki", uki);
+}
+
+/// What chips, clouds and their makers say.
+fn platforms() {
+    let vector = |path: &str| vector(&format!("appraisal/tests/vectors/{path}"));
+    for name in ["genoa-v3-azure", "milan-v2-coco", "milan-v3-vlek", "turin-v5-azure"] {
+        write("snp_report", name, vector(&format!("snp/{name}/report.bin")));
+    }
+    for name in ["turin-flip-reserved", "turin-sig-zero", "turin-truncated-1183"] {
+        write("snp_report", name, vector(&format!("snp/derived-bad/{name}.bin")));
+    }
+    let pem = |path: &str| {
+        let text = String::from_utf8(vector(path)).unwrap();
+        let base64: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        base64.parse::<Base64>().unwrap()
+    };
+    let (vcek, ask) = (pem("snp/turin-v5-azure/vcek.pem"), pem("snp/turin-v5-azure/ask.pem"));
+    let vlek = vector("snp/milan-v3-vlek/vlek.der");
+    write("certificate", "vcek.der", &vcek.0);
+    write("certificate", "ask.der", &ask.0);
+    write("certificate", "vlek.der", &vlek);
+    let guids =
+        ["8d75da6364e66445adc5f4b93be8accd", "79b3b74aacbbe44fa02f05aef327c782", "c24b07a85aa23e48aae639c045a0b8a1"];
+    let certificates = [&vcek.0, &ask.0, &vlek];
+    let mut table = Vec::new();
+    let mut offset = 4 * 24;
+    for (guid, der) in guids.iter().zip(certificates) {
+        let numbers = [offset, der.len()].map(|number| u32::try_from(number).unwrap().to_le_bytes());
+        table.extend([hex::decode(guid).unwrap(), numbers.concat()].concat());
+        offset += der.len();
+    }
+    table.extend([0; 24]);
+    certificates.iter().for_each(|der| table.extend(*der));
+    let parsed = blf_evidence::snp::CertificateTable::parse(&table).unwrap();
+    assert_eq!((parsed.vcek, parsed.ask, parsed.vlek), (Some(&vcek.0[..]), Some(&ask.0[..]), Some(&vlek[..])));
+    write("cert_table", "vcek-ask-vlek", &table);
+
+    for (name, file) in [
+        ("v4", "v4-phala-uptodate/quote.bin"),
+        ("v5", "v5-google-uptodate/quote.bin"),
+        ("v5-service-td", "coco/quote-td15.bin"),
+        ("length-huge", "derived-bad/siglen-huge.bin"),
+    ] {
+        write("td_quote", name, vector(&format!("tdx/{file}")));
+    }
+    let snp = SnpEndorsements { vek: Some(vcek.clone()), ask: Some(ask), ..SnpEndorsements::default() };
+    let endorsements = |snp: Option<SnpEndorsements>, tdx: Option<TdxEndorsements>| {
+        Endorsements { snp, tdx, ..Endorsements::default() }.to_json().unwrap()
+    };
+    write("endorsements", "snp", endorsements(Some(snp), None));
+    for (name, folder) in [("v4", "v4-phala-uptodate"), ("v5", "v5-google-uptodate")] {
+        let collateral: Value = serde_json::from_slice(&vector(&format!("tdx/{folder}/collateral.json"))).unwrap();
+        let text = |member: &str| collateral[member].as_str().unwrap().to_owned();
+        let collateral = TdxEndorsements {
+            pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
+            root_ca_crl: Base64(unhex(&collateral["root_ca_crl"])),
+            pck_crl: Base64(unhex(&collateral["pck_crl"])),
+            tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
+            tcb_info: text("tcb_info"),
+            tcb_info_signature: text("tcb_info_signature").parse().unwrap(),
+            qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
+            qe_identity: text("qe_identity"),
+            qe_identity_signature: text("qe_identity_signature").parse().unwrap(),
+        };
+        let document = endorsements(None, Some(collateral));
+        let quote = vector(&format!("tdx/{folder}/quote.bin"));
+        let length = u16::try_from(quote.len()).unwrap().to_le_bytes();
+        write("td_authenticate", name, [&length, &quote[..], document.as_bytes()].concat());
+        write("endorsements", &format!("tdx-{name}"), document);
+    }
+
+    let hcl = vector("azure/hcl-report-snp.bin");
+    write("hcl", "snp", &hcl);
+    write("hcl", "runtime-data", blf_evidence::azure::HclReport::parse(&hcl).unwrap().runtime_data);
+    let hcl = vector("azure/hcl-report-tdx.bin");
+    write("hcl", "tdx", &hcl);
+    write("hcl", "td-report", &hcl[32..32 + 1024]);
+
+    let report = vector("snp/turin-v5-azure/report.bin");
+    let genuine = SnpEvidence { report: Base64(report), certificates: Some(Base64(table)) };
+    write("evidence", "snp-turin", Evidence { platform: Platform::Snp(genuine), ..evidence() }.to_json().unwrap());
+    let genuine = TdxEvidence { quote: Base64(vector("tdx/v4-phala-uptodate/quote.bin")), event_log: None };
+    write("evidence", "tdx-v4", Evidence { platform: Platform::Tdx(genuine), ..evidence() }.to_json().unwrap());
+    let Platform::Tpm(tpm) = evidence().platform else { unreachable!() };
+    let azure = AzureEvidence { hcl_report: Base64(hcl), td_quote: None, tpm };
+    write("evidence", "azure", Evidence { platform: Platform::Azure(azure), ..evidence() }.to_json().unwrap());
+
+    let [digest, hash] = [Hex([1; 48]).to_string(), Hex([2; 32]).to_string()];
+    let image = serde_json::json!({
+        "locked": true, "name": "blf", "profile": {"id": hash, "name": "production"}, "retired": null,
+        "snp": [{"measurement": digest, "model": "EPYC-v4", "sev_features": 1, "vcpus": 2}],
+        "tdx": {"mrtd": [digest], "rtmr0": "any", "rtmr1": digest, "rtmr2": digest},
+        "tpm": {"11": hash, "4": [hash], "9": hash},
+        "valid_from": 1_795_000_000, "valid_until": null, "version": "0.1.0",
+    });
+    let references = serde_json::json!({"references": [image], "schema": "blf.references/v1"}).to_string();
+    References::parse(references.as_bytes()).unwrap();
+    write("references", "one-image", references);
+
+    // Behind its last event a CCEL is all ones up to the size of the table.
+    let mut ccel = fs::read(fuzz().join("../../measurements/evidence/tests/vectors/eventlog/ccel-ovmf.bin")).unwrap();
+    ccel.truncate(ccel.iter().rposition(|byte| *byte != 0xFF).unwrap() + 33);
+    write("event_log", "ccel", ccel);
 }
 
 fn agent() {
