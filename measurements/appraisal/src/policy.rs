@@ -196,11 +196,12 @@ impl Policy {
         let got = anchor.map_or_else(|| "none".into(), |anchor| block(anchor.chain_id, anchor.block_number));
         checks.require(CheckId::Anchor, self.anchor.wording("a block"), &got, self.anchor.admits(anchor.is_some()))?;
         // Of another chain, or of a block that is yet to come, no age is known.
-        let dated = anchor.zip(expected.head).filter(|(anchor, head)| {
-            anchor.chain_id == head.chain_id && anchor.block_number <= head.block_number
-        });
+        let dated = anchor
+            .zip(expected.head)
+            .filter(|(anchor, head)| anchor.chain_id == head.chain_id && anchor.block_number <= head.block_number);
         let since = dated.map(|(anchor, _)| anchor.block_number);
-        let head = expected.head.map_or_else(|| "no block known".into(), |head| block(head.chain_id, head.block_number));
+        let head =
+            expected.head.map_or_else(|| "no block known".into(), |head| block(head.chain_id, head.block_number));
         let wanted = format!("{}, at {head}", self.anchor_age_blocks.wording("blocks"));
         let now = expected.head.map_or(0, |head| head.block_number);
         checks.require(CheckId::AnchorAge, wanted, got, self.anchor_age_blocks.admits(since, now))
@@ -330,3 +331,6 @@ fn purpose(purpose: Purpose) -> &'static str {
         Purpose::Session => "session",
     }
 }
+
+#[cfg(test)]
+mod tests;

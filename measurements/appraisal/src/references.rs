@@ -135,7 +135,8 @@ impl References {
     /// # Errors
     /// [`JsonError::Malformed`] never for a value that [`Self::parse`] accepts.
     pub fn to_json(&self) -> Result<String, JsonError> {
-        let malformed = |error: serde_json::Error| JsonError::Malformed { what: "references", error: error.to_string() };
+        let malformed =
+            |error: serde_json::Error| JsonError::Malformed { what: "references", error: error.to_string() };
         Ok(serde_json::to_string_pretty(self).map_err(malformed)? + "\n")
     }
 

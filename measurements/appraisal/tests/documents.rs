@@ -78,15 +78,8 @@ fn document(references: Vec<Reference>) -> References {
 }
 
 fn references() -> Kind {
-    let bare = Reference {
-        locked: false,
-        retired: None,
-        snp: vec![],
-        tdx: None,
-        tpm: None,
-        valid_until: None,
-        ..image()
-    };
+    let bare =
+        Reference { locked: false, retired: None, snp: vec![], tdx: None, tpm: None, valid_until: None, ..image() };
     let documents = [document(vec![]), document(vec![image(), bare])];
     let documents = documents.map(|document| serde_json::from_str(&document.to_json().unwrap()).unwrap());
     let schema = include_str!("../schema/references.v1.json");
@@ -128,8 +121,8 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// At every place: a member more, each member less, values of other types, null. Schema and parser agree, and refuse
-/// whatever leaves a member unset.
+/// At every place: a member more, each member less, values of other types, null. Both refuse what leaves a member unset,
+/// and the parser whatever the schema does.
 #[test]
 fn nothing_is_unset() {
     for kind in [policies(), references()] {
@@ -158,7 +151,8 @@ fn nothing_is_unset() {
                 }
                 for other in [json!(null), json!("any"), json!({"only": []}), json!(-1), json!(256), json!("")] {
                     let (schema, parser) = kind.verdicts(&edit(&|value| *value = other.clone()));
-                    assert_eq!(schema, parser, "{} {at}: {other}", kind.name);
+                    // Besides, the parser refuses two floors for one chip.
+                    assert!(schema || !parser, "{} {at}: {other}", kind.name);
                 }
             }
         }
@@ -224,7 +218,10 @@ fn refused_references() {
     let error = other(|image| image.snp[0].measurement = Hex([1; 48]));
     assert_eq!(error, format!("references: snp:{}{twice}", Hex([1; 48])));
     let error = other(|image| image.tdx.as_mut().unwrap().rtmr2 = Hex([5; 48]));
-    assert!(error.starts_with(&format!("references: tdx:{} rtmr1:", Hex([2; 48]))) && error.ends_with(twice), "{error}");
+    assert!(
+        error.starts_with(&format!("references: tdx:{} rtmr1:", Hex([2; 48]))) && error.ends_with(twice),
+        "{error}"
+    );
     let error = other(|image| image.tpm.as_mut().unwrap().pcr11 = Hex([6; 32]));
     assert_eq!(error, format!("references: tpm-pcr11:{}{twice}", Hex([6; 32])));
     let text = document(vec![]).to_json().unwrap().replace("/v1", "/v2");

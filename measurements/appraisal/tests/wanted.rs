@@ -33,9 +33,15 @@ fn accepted() {
     assert!(result.meaning().starts_with("tier 0"));
     assert!(result.checks.iter().all(|check| check.ok));
     let ids: Vec<_> = result.checks.iter().map(|check| check.id.to_string()).collect();
-    for wanted in
-        ["binding", "quote.statement", "quote.signature", "event_log.replay", "ak.certificate.key", "nonce", "measurement"]
-    {
+    for wanted in [
+        "binding",
+        "quote.statement",
+        "quote.signature",
+        "event_log.replay",
+        "ak.certificate.key",
+        "nonce",
+        "measurement",
+    ] {
         assert_eq!(ids.iter().filter(|id| *id == wanted).count(), 1, "{wanted} in {ids:?}");
     }
     let json = serde_json::to_value(&result).unwrap();
