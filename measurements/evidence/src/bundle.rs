@@ -6,7 +6,9 @@ use crate::azure::HCL_REPORT_CAP;
 use crate::config::CONFIG_CAP;
 use crate::endorsements::ENDORSEMENTS_CAP;
 use crate::json::{self, JsonError};
+use crate::snp::TABLE_CAP;
 use crate::statement::{BINDING_CAP, Binding};
+use crate::tdx::QUOTE_CAP;
 use crate::{Base64, Hex};
 
 /// Longest evidence document, in bytes.
@@ -16,10 +18,8 @@ pub const SCHEMA: &str = "blf.evidence/v1";
 /// Registers of a TPM's PCR bank (TCG PC Client Platform TPM Profile, section 4.6).
 pub const PCRS: usize = 24;
 
-/// Caps on the parts, in bytes. A report or a TD quote, and Azure's HCL report around one.
+/// Caps on the parts, in bytes, beside those of their parsers: a report of SEV-SNP, of which every one has 1,184.
 const REPORT_CAP: usize = 16 * 1024;
-/// The GHCB certificate table.
-const CERTIFICATES_CAP: usize = 128 * 1024;
 /// An event log.
 const EVENT_LOG_CAP: usize = 128 * 1024;
 /// TPMS_ATTEST, TPMT_SIGNATURE and TPMT_PUBLIC, each.
@@ -116,15 +116,14 @@ impl Platform {
             Self::Azure(azure) => {
                 let mut parts = azure.tpm.parts();
                 parts.push(("hcl_report", HCL_REPORT_CAP, Some(&azure.hcl_report)));
-                parts.push(("td_quote", REPORT_CAP, azure.td_quote.as_ref()));
+                parts.push(("td_quote", QUOTE_CAP, azure.td_quote.as_ref()));
                 parts
             }
-            Self::Snp(snp) => vec![
-                ("report", REPORT_CAP, Some(&snp.report)),
-                ("certificates", CERTIFICATES_CAP, snp.certificates.as_ref()),
-            ],
+            Self::Snp(snp) => {
+                vec![("report", REPORT_CAP, Some(&snp.report)), ("certificates", TABLE_CAP, snp.certificates.as_ref())]
+            }
             Self::Tdx(tdx) => {
-                vec![("quote", REPORT_CAP, Some(&tdx.quote)), ("event_log", EVENT_LOG_CAP, tdx.event_log.as_ref())]
+                vec![("quote", QUOTE_CAP, Some(&tdx.quote)), ("event_log", EVENT_LOG_CAP, tdx.event_log.as_ref())]
             }
             Self::Tpm(tpm) => tpm.parts(),
         }

@@ -49,7 +49,7 @@ fn parts_longer_than_their_caps() {
             Platform::Snp(snp) => Some(&mut snp.report),
             _ => None,
         }),
-        ("certificates", 131_072, |evidence| match &mut evidence.platform {
+        ("certificates", 16_384, |evidence| match &mut evidence.platform {
             Platform::Snp(snp) => snp.certificates.as_mut(),
             _ => None,
         }),

@@ -148,7 +148,7 @@ fn values_out_of_range() {
         (0, 6, "/platform/tdx/quote", long(16_384)),
         (0, 6, "/platform/tdx/event_log", long(131_072)),
         (0, 5, "/platform/snp/report", long(16_384)),
-        (0, 5, "/platform/snp/certificates", long(131_072)),
+        (0, 5, "/platform/snp/certificates", long(16_384)),
         (0, 4, "/platform/azure/hcl_report", long(8192)),
         (0, 4, "/platform/azure/td_quote", long(16_384)),
         (1, 3, "/schema", json!("blf.endorsements/v2")),
@@ -173,7 +173,7 @@ fn values_out_of_range() {
         assert_eq!(kind.verdicts(&bad), (true, true));
         *bad.pointer_mut(at).unwrap() = value;
         assert_ne!(bad, kind.documents[document], "{at}: no effect");
-        assert_eq!(kind.verdicts(&bad), (false, false), "{} {at}: {}", kind.name, bad.pointer(at).unwrap());
+        assert_eq!(kind.verdicts(&bad), (false, false), "{} {at}", kind.name);
     }
 }
 
