@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use blf_devnet::{Deadlines, Devnet, Error, EventKind, Options, Rate};
+use blf_devnet::cofhe::Cofhe;
+use blf_devnet::{Deadlines, Devnet, Error, EventKind, Options, Rate, Running};
 use blf_evidence::Hex;
 use blf_evidence::icl::Phase;
 use blf_evidence::network::Network;
@@ -20,6 +21,8 @@ pub(crate) struct Coordinator {
     state: PathBuf,
     pub(crate) address: SocketAddr,
     pub(crate) network: Network,
+    /// The chain and CoFHE's services, until it is killed.
+    pub(crate) cofhe: Cofhe,
     pub(crate) ends: Ends,
     /// Everything of the devnet runs on it and on nothing else.
     runtime: Mutex<Option<Runtime>>,
@@ -28,8 +31,10 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     pub(crate) fn start(dir: &Path) -> Self {
         let (state, ends) = (dir.join("devnet.sqlite"), Ends::default());
-        let (runtime, address, network) = run(&state, SocketAddr::from(([127, 0, 0, 1], 0)), &ends).unwrap();
-        Self { state, address, network, ends, runtime: Mutex::new(Some(runtime)) }
+        let (runtime, running) = run(&state, SocketAddr::from(([127, 0, 0, 1], 0)), &ends).unwrap();
+        let network = running.network("profile.json", "release.json", "blf-tiny-1");
+        let (address, cofhe) = (running.address, running.cofhe.unwrap());
+        Self { state, address, network, cofhe, ends, runtime: Mutex::new(Some(runtime)) }
     }
 
     /// Drops every task of the devnet where it stands, and starts another on what the first left on disk.
@@ -40,7 +45,7 @@ impl Coordinator {
         // A connection that is still being taken down keeps the port.
         *runtime = Some(loop {
             match run(&self.state, self.address, &self.ends) {
-                Ok((runtime, ..)) => break runtime,
+                Ok((runtime, _)) => break runtime,
                 Err(error) => assert!(Instant::now() < until, "the devnet does not come back: {error}"),
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -54,7 +59,7 @@ impl Coordinator {
     }
 }
 
-fn run(state: &Path, listen: SocketAddr, ends: &Ends) -> Result<(Runtime, SocketAddr, Network), Error> {
+fn run(state: &Path, listen: SocketAddr, ends: &Ends) -> Result<(Runtime, Running), Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut options = Options::new(Arc::new(Peer::new()))?;
     options.listen = listen;
@@ -64,10 +69,8 @@ fn run(state: &Path, listen: SocketAddr, ends: &Ends) -> Result<(Runtime, Socket
     let rate = Rate { burst: 100_000, per_second: 10_000 };
     (options.rate, options.peer_rate) = (rate, rate);
     let running = runtime.block_on(Devnet::start(options, std::future::pending()))?;
-    let (address, network) = (running.address, running.network("profile.json", "release.json", "blf-tiny-1"));
     let (mut events, ends) = (running.events(), Arc::clone(ends));
     runtime.spawn(async move {
-        let _running = running;
         loop {
             match events.recv().await {
                 Ok(event) => {
@@ -82,5 +85,5 @@ fn run(state: &Path, listen: SocketAddr, ends: &Ends) -> Result<(Runtime, Socket
             }
         }
     });
-    Ok((runtime, address, network))
+    Ok((runtime, running))
 }

@@ -67,11 +67,11 @@ fn fill(dir: &Path) -> PathBuf {
     path
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-fn kit(coordinator: &Coordinator) -> Kit {
+pub(crate) fn kit(coordinator: &Coordinator) -> Kit {
     let (pack, model) = model_pack();
     let engine = engine_process(pack);
     Kit { devnet: coordinator.address, engine, model: Arc::new(model), record: Record::default() }
@@ -89,6 +89,13 @@ async fn answered(asker: &Asker, kit: &Kit, machine: &Machine) {
         }
         assert!(Instant::now() < until, "{end:?}");
     }
+}
+
+/// Since `healed` all is well again: a job is answered without a restart.
+async fn recovers(asker: &Asker, kit: &Kit, machine: Machine, healed: Instant) {
+    answered(asker, kit, &machine).await;
+    println!("a job was answered {:?} after all was well again", healed.elapsed());
+    machine.kill().await;
 }
 
 fn sound(database: &Path) {
@@ -135,14 +142,12 @@ fn full_disk() {
         println!("{refusals} of 40 submissions refused, {} jobs begun", kit.record.lock().unwrap().len() - said);
 
         fs::remove_file(filler).unwrap();
-        let recovered = Instant::now();
+        let room = Instant::now();
         while asker.pin(&vec![8; 700_000]).await.is_err() {
-            assert!(recovered.elapsed() < Duration::from_secs(30), "it does not recover");
+            assert!(room.elapsed() < Duration::from_secs(30), "it does not recover");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        answered(&asker, &kit, &machine).await;
-        println!("a job was answered {:?} after there was room again", recovered.elapsed());
-        machine.kill().await;
+        recovers(&asker, &kit, machine, room).await;
     });
     sound(&coordinator.stop());
 }
@@ -241,10 +246,7 @@ fn no_descriptors() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         drop((held, waiting));
-        let released = Instant::now();
-        answered(&asker, &kit, &machine).await;
-        println!("a job was answered {:?} after descriptors were free again", released.elapsed());
-        machine.kill().await;
+        recovers(&asker, &kit, machine, Instant::now()).await;
     });
     sound(&coordinator.stop());
 }

@@ -2,22 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use blf::client::Client;
 use blf::failure::Failure;
 use blf::icl::{User, now};
 use blf_bridge::prompt::{open_answer, seal_prompt};
 use blf_bridge::release::{open_output_key, seal_share};
 use blf_bridge::{HpkeKey, Key, Secret, cid, commitment};
 use blf_evidence::icl::{Done, Phase, RequestStatus, Submit};
-use blf_evidence::job::{JobContext, Share};
+use blf_evidence::job::{CofheShare, JobContext, Share};
 use blf_evidence::network::Network;
-use blf_evidence::profile::NetworkProfile;
 use blf_evidence::{Address, Hex};
 use blf_tests::network::profile;
+use blf_tests::wallet::Wallet;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
-use k256::ecdsa::SigningKey;
 
 use crate::machine::MEASUREMENT;
 
@@ -25,10 +23,14 @@ use crate::machine::MEASUREMENT;
 const DEADLINE: u64 = 25;
 
 pub(crate) struct Asker {
-    client: Client,
-    profile: NetworkProfile,
-    account: SigningKey,
+    pub(crate) wallet: Wallet,
     token: String,
+}
+
+/// The share of a prompt key that CoFHE holds, and who does not need to ask for it: its user.
+pub(crate) struct Shared {
+    pub(crate) share: CofheShare,
+    pub(crate) key: Key,
 }
 
 /// A submitted job: what only the user holds.
@@ -53,14 +55,12 @@ pub(crate) enum End {
 impl Asker {
     /// A user of the network with an account of their own.
     pub(crate) fn new(network: &Network) -> Self {
-        let profile = profile();
-        let client = Client::new(&profile.tls_roots, network.resolve.clone()).unwrap();
-        let account = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
-        Self { client, profile, account, token: network.pinning_token.clone() }
+        let wallet = Wallet::new(profile(), network.resolve.clone());
+        Self { wallet, token: network.pinning_token.clone() }
     }
 
     fn user(&self) -> User<'_> {
-        User::new(&self.client, self.profile.icl.clone(), self.account.clone())
+        User::new(&self.wallet.client, self.wallet.profile.icl.clone(), self.wallet.key.clone())
     }
 
     /// Seals and submits a job to `members`, leader first, and `spares`; the second value of each is its HPKE key.
@@ -70,10 +70,29 @@ impl Asker {
         members: &[(Address, Hex<32>)],
         spares: &[(Address, Hex<32>)],
     ) -> Result<Job, Failure> {
+        self.submit_sharing(Hex(*Key::random().unwrap().expose()), model, members, spares, None).await
+    }
+
+    /// Has CoFHE keep a key under the id of a job to come, for `readers`.
+    pub(crate) async fn share(&self, id: Hex<32>, readers: &[Address]) -> Shared {
+        let key = Key::random().unwrap();
+        self.wallet.store(id, &key, readers).await;
+        let [high, low] = self.wallet.stored(id).await.map(|handle| Hex(handle.0));
+        Shared { share: CofheShare { high, low }, key }
+    }
+
+    /// As [`Self::submit`], under this id; of a key that CoFHE shares, the nodes get the other share.
+    pub(crate) async fn submit_sharing(
+        &self,
+        id: Hex<32>,
+        model: (&str, Hex<32>),
+        members: &[(Address, Hex<32>)],
+        spares: &[(Address, Hex<32>)],
+        shared: Option<&Shared>,
+    ) -> Result<Job, Failure> {
         let (prompt_key, reply) = (Key::random().unwrap(), HpkeKey::generate().unwrap());
-        let id = Hex(*Key::random().unwrap().expose());
         let context = JobContext {
-            cofhe: None,
+            cofhe: shared.map(|shared| shared.share),
             job_id: id,
             measurements: vec![MEASUREMENT.into()],
             max_new_tokens: 4,
@@ -86,8 +105,10 @@ impl Asker {
         let blob = seal_prompt(&prompt_key, &context, &Secret::new(b"What survives?".to_vec())).unwrap();
         let prompt_cid = self.pin(&blob).await?;
         let context = context.to_canonical().unwrap();
+        let theirs = shared.map(|shared| prompt_key.xor(&shared.key));
+        let key = theirs.as_ref().unwrap_or(&prompt_key);
         let nodes = members.iter().chain(spares);
-        let shares = nodes.map(|(node, hpke)| seal_share(&prompt_key, *node, *hpke, &context).unwrap());
+        let shares = nodes.map(|(node, hpke)| seal_share(key, *node, *hpke, &context).unwrap());
         let submit = Submit {
             context: context.clone(),
             leader: members[0].0,
@@ -155,9 +176,9 @@ impl Asker {
     }
 
     async fn blob(&self, method: Method, path: &str, headers: HeaderMap, body: Bytes) -> Result<Bytes, Failure> {
-        let host = &self.profile.blob_pinning;
+        let host = &self.wallet.profile.blob_pinning;
         let cap = blf_bridge::blob::BLOB_CAP;
-        let reply = self.client.request(host, method, path, headers, body, cap).await?;
+        let reply = self.wallet.client.request(host, method, path, headers, body, cap).await?;
         if reply.status == StatusCode::OK {
             return Ok(reply.body);
         }
