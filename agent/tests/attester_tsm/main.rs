@@ -296,7 +296,7 @@ fn every_prefix_of_a_report_is_refused() {
 fn oversized_and_endless_attributes_are_capped() {
     let cases = [
         ("read outblob", "configfs-tsm outblob: wanted at most 16384 bytes, got more"),
-        ("read auxblob", "configfs-tsm auxblob: wanted at most 131072 bytes, got more"),
+        ("read auxblob", "configfs-tsm auxblob: wanted at most 16384 bytes, got more"),
         ("read generation", "configfs-tsm generation: wanted at most 64 bytes, got more"),
     ];
     for (access, text) in cases {

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use blf_evidence::snp::TABLE_CAP;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -12,8 +13,6 @@ use super::{Provider, TsmFailure};
 
 /// Longest report or quote, in bytes; [`blf_evidence::bundle`] takes no longer one.
 const OUTBLOB_CAP: usize = 16 * 1024;
-/// Longest certificate table, in bytes; likewise.
-const AUXBLOB_CAP: usize = 128 * 1024;
 /// Longest text attribute.
 const TEXT_CAP: usize = 64;
 /// Highest VMPL, the most that `privlevel` takes.
@@ -74,7 +73,7 @@ impl Request {
         self.expect_generation("inblob", &mut generation, 1)?;
 
         let bytes = self.blob("outblob", OUTBLOB_CAP)?;
-        let certificates = optional(self.blob("auxblob", AUXBLOB_CAP))?.filter(|table| !table.is_empty());
+        let certificates = optional(self.blob("auxblob", TABLE_CAP))?.filter(|table| !table.is_empty());
         self.expect_generation("outblob", &mut generation, 0)?;
 
         match provider {
