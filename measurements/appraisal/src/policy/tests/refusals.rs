@@ -212,7 +212,10 @@ const LAUNCH: [Row; 2] = [
     ("a firmware that was not released", CheckId::Measurement, |c| reference(c).snp.clear()),
 ];
 
-pub(super) fn platforms() -> [(&'static str, fn() -> Case, Vec<&'static [Row]>); 5] {
+/// A platform, good evidence of it, and what may be wrong with it.
+pub(super) type Platform = (&'static str, fn() -> Case, Vec<&'static [Row]>);
+
+pub(super) fn platforms() -> [Platform; 5] {
     [
         ("snp", Case::snp, vec![&ANY, &SNP, &LAUNCH]),
         ("tdx", Case::tdx, vec![&ANY, &TDX, &RTMR]),
