@@ -146,7 +146,7 @@ impl Output {
         let text = self.text();
         let lines: Vec<_> = text.lines().filter(|l| !l.trim().is_empty()).collect();
         let complains = |line: &&str| ["BUG:", "Oops", "Kernel panic", "panicked at"].iter().any(|c| line.contains(c));
-        let first = lines.iter().position(complains).unwrap_or(lines.len().saturating_sub(count));
+        let first = lines.iter().position(complains).unwrap_or_else(|| lines.len().saturating_sub(count));
         lines.into_iter().skip(first).take(count).collect::<Vec<_>>().join(" / ")
     }
 
