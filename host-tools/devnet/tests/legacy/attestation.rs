@@ -29,8 +29,8 @@ async fn challenge() {
     let mut nonces = BTreeSet::new();
     for _ in 0..2 {
         let reply = node.get(&path).await.ok();
-        let names: Vec<_> = reply.as_object().unwrap().keys().cloned().collect();
-        assert_eq!(names, ["challengeId", "expiresAt", "nonce"]);
+        let names: BTreeSet<_> = reply.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names, BTreeSet::from(["challengeId", "expiresAt", "nonce"]));
         let id = reply["challengeId"].as_str().unwrap();
         assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
         assert_eq!(&id[14..15], "4", "version 4");
