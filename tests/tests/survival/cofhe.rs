@@ -117,10 +117,10 @@ fn what_does_not_open_is_handed_back_and_the_next_job_is_done() {
         ] {
             let id = id();
             let shared = net.asker.share(id, &nodes).await;
-            net.coordinator.cofhe.set(knobs);
+            net.coordinator.cofhe().set(knobs);
             let reason = net.refused(id, &shared).await;
             assert!(reason.contains(&format!("handed back: {wanted}")), "wanted {wanted}, got {reason}");
-            net.coordinator.cofhe.set(Knobs::default());
+            net.coordinator.cofhe().set(Knobs::default());
         }
 
         // Halves of another key, and the right ones in the wrong places: both open, and make no key of this prompt.
@@ -146,10 +146,10 @@ fn a_share_that_does_not_come_in_time_ends_the_job() {
     run(1, async |net| {
         let id = id();
         let shared = net.asker.share(id, &net.addresses()).await;
-        net.coordinator.cofhe.set(Knobs { submits: vec![Submit::NotYet], ..Knobs::default() });
+        net.coordinator.cofhe().set(Knobs { submits: vec![Submit::NotYet], ..Knobs::default() });
         let reason = net.refused(id, &shared).await;
         assert!(["SEALOUTPUT_LATE", "did not commit in time"].iter().any(|wanted| reason.contains(wanted)), "{reason}");
-        net.coordinator.cofhe.set(Knobs::default());
+        net.coordinator.cofhe().set(Knobs::default());
         sleep(Duration::from_secs(1)).await;
         let id = self::id();
         let shared = net.asker.share(id, &net.addresses()).await;

@@ -21,11 +21,9 @@ pub(crate) struct Coordinator {
     state: PathBuf,
     pub(crate) address: SocketAddr,
     pub(crate) network: Network,
-    /// The chain and CoFHE's services, until it is killed.
-    pub(crate) cofhe: Cofhe,
     pub(crate) ends: Ends,
-    /// Everything of the devnet runs on it and on nothing else.
-    runtime: Mutex<Option<Runtime>>,
+    /// Everything of the devnet runs on it and on nothing else; the chain and CoFHE's services are open with it.
+    alive: Mutex<Option<(Runtime, Cofhe)>>,
 }
 
 impl Coordinator {
@@ -34,18 +32,23 @@ impl Coordinator {
         let (runtime, running) = run(&state, SocketAddr::from(([127, 0, 0, 1], 0)), &ends).unwrap();
         let network = running.network("profile.json", "release.json", "blf-tiny-1");
         let (address, cofhe) = (running.address, running.cofhe.unwrap());
-        Self { state, address, network, cofhe, ends, runtime: Mutex::new(Some(runtime)) }
+        Self { state, address, network, ends, alive: Mutex::new(Some((runtime, cofhe))) }
+    }
+
+    /// The chain and CoFHE's services. Whoever keeps them keeps the chain's file locked.
+    pub(crate) fn cofhe(&self) -> Cofhe {
+        self.alive.lock().unwrap().as_ref().unwrap().1.clone()
     }
 
     /// Drops every task of the devnet where it stands, and starts another on what the first left on disk.
     pub(crate) fn kill_and_restart(&self) {
-        let mut runtime = self.runtime.lock().unwrap();
-        runtime.take().unwrap().shutdown_timeout(Duration::from_secs(10));
+        let mut alive = self.alive.lock().unwrap();
+        end(alive.take().unwrap());
         let until = Instant::now() + Duration::from_secs(10);
         // A connection that is still being taken down keeps the port.
-        *runtime = Some(loop {
+        *alive = Some(loop {
             match run(&self.state, self.address, &self.ends) {
-                Ok((runtime, _)) => break runtime,
+                Ok((runtime, running)) => break (runtime, running.cofhe.unwrap()),
                 Err(error) => assert!(Instant::now() < until, "the devnet does not come back: {error}"),
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -54,9 +57,14 @@ impl Coordinator {
 
     /// Ends it; gives its database.
     pub(crate) fn stop(self) -> PathBuf {
-        self.runtime.into_inner().unwrap().unwrap().shutdown_timeout(Duration::from_secs(10));
+        end(self.alive.into_inner().unwrap().unwrap());
         self.state
     }
+}
+
+fn end((runtime, cofhe): (Runtime, Cofhe)) {
+    drop(cofhe);
+    runtime.shutdown_timeout(Duration::from_secs(10));
 }
 
 fn run(state: &Path, listen: SocketAddr, ends: &Ends) -> Result<(Runtime, Running), Error> {
