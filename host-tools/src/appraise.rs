@@ -5,7 +5,7 @@
 
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::{
-    Accept, AppraisalError, AttestationResult, Check, Demand, Endorsers, Expectations, Policy, References, Release,
+    Accept, AttestationResult, Check, Demand, Endorsers, Expectations, Policy, References, Rejected, Release,
     authenticate,
 };
 use blf_evidence::bundle::Evidence;
@@ -39,7 +39,7 @@ impl Appraiser {
         Ok(Self { references: References::from(release), policy })
     }
 
-    fn appraise(&self, evidence: &Evidence, question: &Question<'_>) -> Result<AttestationResult, AppraisalError> {
+    fn appraise(&self, evidence: &Evidence, question: &Question<'_>) -> Result<AttestationResult, Box<Rejected>> {
         let expected = Expectations {
             audience: question.audience.into(),
             head: None,
@@ -60,14 +60,10 @@ impl Judge for Appraiser {
                 measurement: result.measurement_id,
                 findings: result.checks.into_iter().map(finding).collect(),
             }),
-            Err(AppraisalError::Rejected(rejected)) => {
+            Err(rejected) => {
                 let error = Error::rejected(rejected.code, &rejected);
                 let all = rejected.passed.into_iter().chain([rejected.failed]);
                 Err(Box::new(Refused { findings: all.map(finding).collect(), error }))
-            }
-            Err(error @ AppraisalError::Unsupported(_)) => {
-                let error = Error::new(Exit::NoVerdict, "PLATFORM_UNSUPPORTED", error);
-                Err(Box::new(Refused { findings: vec![], error }))
             }
         }
     }

@@ -1,9 +1,7 @@
 //! Who decides about evidence. The devnet's own is `blf-appraisal`, with a release, a policy and the AK roots it is given.
 
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::{
-    AppraisalError, Endorsers, Expectations, Policy, References, Release, Root, RootKind, authenticate,
-};
+use blf_appraisal::{Endorsers, Expectations, Policy, References, Release, Root, RootKind, authenticate};
 use blf_evidence::UnixTime;
 use blf_evidence::bundle::Evidence;
 
@@ -68,12 +66,11 @@ impl Appraiser for Appraisal {
             .and_then(|authentic| self.policy.appraise(authentic, &self.references, expected));
         match result {
             Ok(result) => Ok(Verdict { measurement: result.measurement_id, tier: result.tier }),
-            Err(AppraisalError::Rejected(rejected)) => {
+            Err(rejected) => {
                 let failed = &rejected.failed;
                 let detail = format!("{}: wanted {}, got {}", failed.id, failed.expected, failed.got);
                 Err(Reason { code: rejected.code.into(), detail })
             }
-            Err(error) => Err(Reason { code: "PLATFORM_UNSUPPORTED".into(), detail: error.to_string() }),
         }
     }
 }

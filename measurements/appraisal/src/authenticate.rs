@@ -10,7 +10,7 @@ use blf_evidence::statement::{Binding, Statement};
 use blf_evidence::{Hex, UnixTime};
 use sha2::{Digest as _, Sha256};
 
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::CryptoProvider;
 use crate::x509::Root;
 use crate::{azure, snp, tdx, tpm};
@@ -89,13 +89,13 @@ pub(crate) struct Context<'a> {
 /// is present must be good, even where an uncertified AK would do.
 ///
 /// # Errors
-/// [`AppraisalError::Rejected`] with the first check that fails.
+/// [`Rejected`] with the first check that fails.
 pub fn authenticate(
     evidence: &Evidence,
     endorsers: &Endorsers,
     now: UnixTime,
     crypto: &dyn CryptoProvider,
-) -> Result<Authentic<Node>, AppraisalError> {
+) -> Result<Authentic<Node>, Box<Rejected>> {
     let mut checks = Checks::default();
     let raw = evidence.binding.as_bytes();
     let binding = checks.parsed(CheckId::Binding, "RFC 8785 canonical blf.binding/v1", Binding::parse(raw))?;

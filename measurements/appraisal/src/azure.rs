@@ -25,7 +25,7 @@ use blf_evidence::tpm::{Public, PublicKey};
 use blf_evidence::{Hex, UnixTime};
 
 use crate::authenticate::{Authentic, Context, Endorsers, sha256};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::CryptoProvider;
 use crate::tpm::AkEndorsement;
 use crate::{snp, tdx, tpm};
@@ -57,7 +57,7 @@ pub enum Hardware {
 /// `extra_data`, and everything below the vTPM.
 ///
 /// # Errors
-/// [`AppraisalError::Rejected`] with the first check that fails.
+/// [`Rejected`] with the first check that fails.
 pub fn authenticate(
     evidence: &AzureEvidence,
     extra_data: &[u8],
@@ -65,7 +65,7 @@ pub fn authenticate(
     endorsers: &Endorsers,
     now: UnixTime,
     crypto: &dyn CryptoProvider,
-) -> Result<Authentic<Claims>, AppraisalError> {
+) -> Result<Authentic<Claims>, Box<Rejected>> {
     let context = Context { endorsers, endorsements: endorsements.clone(), now, crypto };
     let mut checks = Checks::default();
     let claims = appraise(evidence, extra_data, &context, &mut checks)?;
@@ -78,7 +78,7 @@ pub(crate) fn check(
     statement: &Statement,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     appraise(evidence, &statement.qualifying_data(), context, checks)
 }
 
@@ -87,7 +87,7 @@ fn appraise(
     extra_data: &[u8],
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     let (hcl, runtime_data) = checks.parsed(CheckId::Hcl, "an HCL report on SEV-SNP or TDX", parse(evidence))?;
     let mut covered = [0; 64];
     covered[..32].copy_from_slice(&sha256(&hcl.runtime_data).0);
@@ -120,7 +120,7 @@ fn check_hardware(
     hcl: &HclReport,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Hardware, AppraisalError> {
+) -> Result<Hardware, Box<Rejected>> {
     let Context { endorsers, endorsements, now, crypto } = context;
     match (&hcl.hardware, &evidence.td_quote) {
         (HardwareReport::Snp(report), None) => {
@@ -179,7 +179,7 @@ fn first_difference(report: &TdReport, quote: &Quote) -> Option<(&'static str, S
 }
 
 /// The AK is the one that the paravisor put into its vTPM: any other key could have signed anything.
-fn check_hcl_ak(ak: &Public, runtime_data: &RuntimeData, checks: &mut Checks) -> Result<(), AppraisalError> {
+fn check_hcl_ak(ak: &Public, runtime_data: &RuntimeData, checks: &mut Checks) -> Result<(), Box<Rejected>> {
     let got = match &ak.key {
         PublicKey::Rsa2048 { modulus, .. } => hex::encode(modulus),
         PublicKey::EccP256 { .. } => "a key on P-256".into(),

@@ -480,17 +480,6 @@ pub struct Rejected {
     pub passed: Vec<Check>,
 }
 
-/// Why there is no attestation result.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum AppraisalError {
-    /// Refused.
-    #[error(transparent)]
-    Rejected(Box<Rejected>),
-    /// No verdict: the evidence is of a platform that this release cannot appraise.
-    #[error("platform: wanted tpm, got {0}, which is not supported by this release")]
-    Unsupported(&'static str),
-}
-
 /// The checks passed so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Checks(Vec<Check>);
@@ -503,7 +492,7 @@ impl Checks {
         expected: impl Display,
         got: impl Display,
         ok: bool,
-    ) -> Result<(), AppraisalError> {
+    ) -> Result<(), Box<Rejected>> {
         if !ok {
             return Err(self.reject(id, expected, got));
         }
@@ -512,10 +501,10 @@ impl Checks {
     }
 
     /// Ends the appraisal with a check that failed.
-    pub(crate) fn reject(&mut self, id: CheckId, expected: impl Display, got: impl Display) -> AppraisalError {
+    pub(crate) fn reject(&mut self, id: CheckId, expected: impl Display, got: impl Display) -> Box<Rejected> {
         let failed = check(id, expected, got, false);
         let passed = std::mem::take(&mut self.0);
-        AppraisalError::Rejected(Box::new(Rejected { stage: id.stage(), code: id.names().1, failed, passed }))
+        Box::new(Rejected { stage: id.stage(), code: id.names().1, failed, passed })
     }
 
     /// Records that both are equal, or ends the appraisal.
@@ -524,7 +513,7 @@ impl Checks {
         id: CheckId,
         expected: T,
         got: T,
-    ) -> Result<(), AppraisalError> {
+    ) -> Result<(), Box<Rejected>> {
         let ok = expected == got;
         self.require(id, expected, got, ok)
     }
@@ -535,7 +524,7 @@ impl Checks {
         id: CheckId,
         expected: &str,
         result: Result<T, E>,
-    ) -> Result<T, AppraisalError> {
+    ) -> Result<T, Box<Rejected>> {
         match result {
             Ok(value) => {
                 self.require(id, expected, expected, true)?;

@@ -37,7 +37,7 @@ pub mod tpm;
 pub mod x509;
 
 pub use authenticate::{Authentic, Claims, Endorsers, Node, authenticate};
-pub use check::{AppraisalError, Check, CheckId, Rejected, Stage};
+pub use check::{Check, CheckId, Rejected, Stage};
 pub use policy::{Accept, Demand, Expectations, Head, Policy};
 pub use references::{Reference, References};
 pub use release::{Inputs, Release};

@@ -18,7 +18,7 @@ pub use self::tdx::{Mask, TdAttributes, TdxPolicy};
 pub use self::words::{Accept, Bit, Demand, Limit};
 use crate::authenticate::{Authentic, Claims, Node};
 use crate::azure::Hardware;
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::references::{Image, Reference, References};
 use crate::result::{AttestationResult, PlatformClaims, TrustVector};
 
@@ -138,13 +138,13 @@ impl Policy {
     /// policy, at the time by which it was authenticated.
     ///
     /// # Errors
-    /// [`AppraisalError::Rejected`] with the first check that fails.
+    /// [`Rejected`] with the first check that fails.
     pub fn appraise(
         &self,
         authentic: Authentic<Node>,
         references: &References,
         expected: &Expectations,
-    ) -> Result<AttestationResult, AppraisalError> {
+    ) -> Result<AttestationResult, Box<Rejected>> {
         let Authentic { claims: Node { binding, platform }, now, mut checks } = authentic;
         self.check_answer(&binding, expected, now, &mut checks)?;
         let name = PlatformName::of(&platform);
@@ -180,7 +180,7 @@ impl Policy {
         expected: &Expectations,
         now: UnixTime,
         checks: &mut Checks,
-    ) -> Result<(), AppraisalError> {
+    ) -> Result<(), Box<Rejected>> {
         let chosen = expected.nonce != Hex([0; 32]);
         let wanted = if chosen { expected.nonce.to_string() } else { "a nonce that was chosen".into() };
         checks.require(CheckId::Nonce, wanted, binding.nonce, chosen && binding.nonce == expected.nonce)?;
@@ -215,7 +215,7 @@ impl Policy {
         references: &'a References,
         now: UnixTime,
         checks: &mut Checks,
-    ) -> Result<&'a Reference, AppraisalError> {
+    ) -> Result<&'a Reference, Box<Rejected>> {
         let Some(reference) = references.find(image) else {
             let wanted = format!("one of: {}", references.measurement_ids().join(", "));
             return Err(checks.reject(CheckId::Measurement, wanted, image.measured()));
@@ -248,7 +248,7 @@ impl Policy {
         reference: &Reference,
         now: UnixTime,
         checks: &mut Checks,
-    ) -> Result<u8, AppraisalError> {
+    ) -> Result<u8, Box<Rejected>> {
         const HIGHEST: u8 = 2;
         match platform {
             Claims::Azure(azure) => {
@@ -282,7 +282,7 @@ impl Policy {
     }
 
     /// Does the node do the work that is wanted?
-    fn check_work(&self, binding: &Binding, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_work(&self, binding: &Binding, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let spelled = |model: &Model| format!("{} {}", model.id, model.manifest_sha256);
         let held = binding.models.iter().map(spelled).collect::<Vec<_>>().join(", ");
         let ok = binding.models.iter().all(|model| self.models.accepts(model));

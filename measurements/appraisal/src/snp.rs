@@ -14,7 +14,7 @@ use blf_evidence::statement::Statement;
 use blf_evidence::{Base64, UnixTime};
 
 use crate::authenticate::{Authentic, Context};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::CryptoProvider;
 use crate::x509::{Certificate, CertificateError, RootKind};
 
@@ -99,14 +99,14 @@ impl Root {
 /// Only `endorsements.vek` must be there. To check many reports of one chip, keep a [`Chain`].
 ///
 /// # Errors
-/// [`AppraisalError::Rejected`] with the first check that fails.
+/// [`Rejected`] with the first check that fails.
 pub fn authenticate(
     report: &[u8],
     endorsements: &SnpEndorsements,
     roots: &[Root],
     now: UnixTime,
     crypto: &dyn CryptoProvider,
-) -> Result<Authentic<Claims>, AppraisalError> {
+) -> Result<Authentic<Claims>, Box<Rejected>> {
     let mut checks = Checks::default();
     let claims = check_report(report, endorsements, roots, now, crypto, &mut checks)?;
     Ok(Authentic { claims, now, checks })
@@ -118,7 +118,7 @@ pub(crate) fn check(
     statement: &Statement,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     const NONE: SnpEndorsements = SnpEndorsements { vek: None, ask: None, ark: None, crl: None };
     let mut endorsements = context.endorsements.snp.clone().unwrap_or(NONE);
     if let (None, Some(table)) = (&endorsements.vek, &evidence.certificates) {
@@ -143,13 +143,13 @@ pub(crate) fn check_report(
     now: UnixTime,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     let report = read(raw, checks)?;
     Chain::build(endorsements, roots, crypto, checks)?.vouch(report, raw, now, crypto, checks)
 }
 
 /// What a report must be before it is worth looking at certificates.
-fn read(raw: &[u8], checks: &mut Checks) -> Result<Report, AppraisalError> {
+fn read(raw: &[u8], checks: &mut Checks) -> Result<Report, Box<Rejected>> {
     let report = checks.parsed(CheckId::Report, "ATTESTATION_REPORT of version 2, 3 or 5", Report::parse(raw))?;
     let (got, known) = match report.cpuid {
         None => ("version 2, which does not say".into(), true),

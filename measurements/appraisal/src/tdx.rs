@@ -23,7 +23,7 @@ use blf_evidence::{Hex, UnixTime};
 use sha2::{Digest as _, Sha384};
 
 use crate::authenticate::{Authentic, Context, sha256};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::{Certificate, CertificateError, RootKind};
 
@@ -98,14 +98,14 @@ impl Root {
 /// Checks that a quote is genuine, whatever it was made for.
 ///
 /// # Errors
-/// [`AppraisalError::Rejected`] with the first check that fails.
+/// [`Rejected`] with the first check that fails.
 pub fn authenticate(
     quote: &[u8],
     collateral: &TdxEndorsements,
     root: &Root,
     now: UnixTime,
     crypto: &dyn CryptoProvider,
-) -> Result<Authentic<Claims>, AppraisalError> {
+) -> Result<Authentic<Claims>, Box<Rejected>> {
     let mut checks = Checks::default();
     let claims = verify(quote, Some(collateral), root, now, crypto, &mut checks)?;
     Ok(Authentic { claims, now, checks })
@@ -117,7 +117,7 @@ pub(crate) fn check(
     statement: &Statement,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     let (root, collateral) = (&context.endorsers.intel, context.endorsements.tdx.as_ref());
     let claims = verify(&evidence.quote.0, collateral, root, context.now, context.crypto, checks)?;
     let quote = &claims.quote;
@@ -139,7 +139,7 @@ pub(crate) fn verify(
     now: UnixTime,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     let quote = checks.parsed(CheckId::TdQuote, "a TD quote of version 4 or 5", Quote::parse(bytes))?;
     let Some(collateral) = collateral else {
         return Err(checks.reject(CheckId::Collateral, "Intel's collateral", "none"));
@@ -188,7 +188,7 @@ fn check_signatures(
 }
 
 /// The log explains all four RTMRs, and shows that firmware handed over to the system.
-fn check_event_log(log: &[u8], quote: &Quote, checks: &mut Checks) -> Result<(), AppraisalError> {
+fn check_event_log(log: &[u8], quote: &Quote, checks: &mut Checks) -> Result<(), Box<Rejected>> {
     let log = checks.parsed(CheckId::EventLog, "a crypto-agile TCG event log", EventLog::parse(log))?;
     let (wanted, got, ok) = match log.replay_rtmrs() {
         None => ("a SHA-384 bank".into(), "a log without one, or with events of other registers".into(), false),

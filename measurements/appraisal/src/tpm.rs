@@ -14,7 +14,7 @@ use blf_evidence::tpm::{
 use blf_evidence::{Hex, UnixTime};
 
 use crate::authenticate::{Authentic, Context, Endorsers, sha256};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::{RootKind, check_ak_certificate};
 
@@ -52,14 +52,14 @@ pub enum AkEndorsement {
 /// Checks that a TPM quoted these PCRs together with `extra_data`: evidence of a TPM alone, with no words of a node.
 ///
 /// # Errors
-/// [`AppraisalError::Rejected`] with the first check that fails; also for empty `extra_data`, which anybody could replay.
+/// [`Rejected`] with the first check that fails; also for empty `extra_data`, which anybody could replay.
 pub fn authenticate(
     evidence: &TpmEvidence,
     extra_data: &[u8],
     endorsers: &Endorsers,
     now: UnixTime,
     crypto: &dyn CryptoProvider,
-) -> Result<Authentic<Claims>, AppraisalError> {
+) -> Result<Authentic<Claims>, Box<Rejected>> {
     let context = Context { endorsers, endorsements: Endorsements::default(), now, crypto };
     let mut checks = Checks::default();
     let claims = appraise(evidence, extra_data, &context, &mut checks)?;
@@ -72,7 +72,7 @@ pub(crate) fn check(
     statement: &Statement,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     appraise(evidence, &statement.qualifying_data(), context, checks)
 }
 
@@ -81,7 +81,7 @@ fn appraise(
     extra_data: &[u8],
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<Claims, AppraisalError> {
+) -> Result<Claims, Box<Rejected>> {
     let ak = check_ak(evidence, checks)?;
     let quote = check_quote(evidence, &ak, extra_data, context.crypto, checks)?;
     let pcrs = check_pcrs(evidence, &quote, checks)?;
@@ -91,7 +91,7 @@ fn appraise(
 }
 
 /// The AK may sign only what its TPM made.
-pub(crate) fn check_ak(evidence: &TpmEvidence, checks: &mut Checks) -> Result<Public, AppraisalError> {
+pub(crate) fn check_ak(evidence: &TpmEvidence, checks: &mut Checks) -> Result<Public, Box<Rejected>> {
     let ak =
         checks.parsed(CheckId::AkPublic, "TPMT_PUBLIC, RSA 2048 or P-256", Public::parse(&evidence.ak_public.0))?;
     let wanted = format!("{}, not decrypt, with SHA-256", tpm::AK_REQUIRED);
@@ -110,7 +110,7 @@ pub(crate) fn check_quote(
     extra_data: &[u8],
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<Quote, AppraisalError> {
+) -> Result<Quote, Box<Rejected>> {
     let raw = &evidence.quote.0;
     let quote = checks.parsed(CheckId::Quote, "TPMS_ATTEST of type quote", Quote::parse(raw))?;
     let wanted = if extra_data.is_empty() { "extraData that was chosen".into() } else { hex::encode(extra_data) };
@@ -131,7 +131,7 @@ pub(crate) fn check_pcrs(
     evidence: &TpmEvidence,
     quote: &Quote,
     checks: &mut Checks,
-) -> Result<[Hex<32>; PCRS], AppraisalError> {
+) -> Result<[Hex<32>; PCRS], Box<Rejected>> {
     let selected = |select: PcrSelection| format!("{} of {:?}", hex::encode(select.select), select.hash);
     let (wanted, got) = (PcrSelection::ALL_SHA256, quote.pcr_select);
     checks.require(CheckId::PcrSelection, selected(wanted), selected(got), got == wanted)?;
@@ -176,7 +176,7 @@ pub(crate) fn check_event_log(
     evidence: &TpmEvidence,
     pcrs: &[Hex<32>; PCRS],
     checks: &mut Checks,
-) -> Result<(), AppraisalError> {
+) -> Result<(), Box<Rejected>> {
     let Some(raw) = &evidence.event_log else { return Ok(()) };
     let log = checks.parsed(CheckId::EventLog, "a crypto-agile TCG event log", EventLog::parse(&raw.0))?;
     let replay = log.replay_sha256();
@@ -218,7 +218,7 @@ pub(crate) fn check_endorsement(
     ak: &Public,
     context: &Context<'_>,
     checks: &mut Checks,
-) -> Result<AkEndorsement, AppraisalError> {
+) -> Result<AkEndorsement, Box<Rejected>> {
     let endorsers = context.endorsers;
     if let Some(der) = &evidence.ak_certificate {
         let spki = ak.subject_public_key_info().unwrap_or_default();

@@ -13,7 +13,7 @@ use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, Subject
 use x509_cert::spki::AlgorithmIdentifierOwned;
 use x509_cert::{Certificate as Inner, TbsCertificate, Version};
 
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
 
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
@@ -215,7 +215,7 @@ pub(crate) fn check_ak_certificate<'a>(
     now: UnixTime,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<&'a Root, AppraisalError> {
+) -> Result<&'a Root, Box<Rejected>> {
     let leaf = checks.parsed(CheckId::AkCertificate, "an X.509 v3 certificate", Certificate::parse(der))?;
     let tbs = leaf.tbs();
     let issuers: Vec<_> = roots.iter().filter(|root| root.certificate.tbs().subject() == tbs.issuer()).collect();

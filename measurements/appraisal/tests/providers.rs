@@ -14,7 +14,7 @@ use std::path::Path;
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::crypto::CryptoProvider;
 use blf_appraisal::rust_crypto::RustCrypto;
-use blf_appraisal::{AppraisalError, Endorsers, azure as azure_platform, snp as snp_platform, tdx, tpm};
+use blf_appraisal::{Endorsers, Rejected, azure as azure_platform, snp as snp_platform, tdx, tpm};
 use blf_evidence::azure::{HardwareReport, HclReport};
 use blf_evidence::endorsements::{Endorsements, SnpEndorsements, TdxEndorsements};
 use blf_evidence::snp::Report;
@@ -27,7 +27,7 @@ const TIMES: [UnixTime; 4] = [UnixTime(1_752_000_000), UnixTime(1_774_000_000), 
 
 /// Whether both providers accept; panics where they differ.
 #[track_caller]
-fn accepted<T: Debug>(name: &str, verify: impl Fn(&dyn CryptoProvider) -> Result<T, AppraisalError>) -> bool {
+fn accepted<T: Debug>(name: &str, verify: impl Fn(&dyn CryptoProvider) -> Result<T, Box<Rejected>>) -> bool {
     let [aws_lc, rust_crypto] = [&AwsLc as &dyn CryptoProvider, &RustCrypto].map(verify);
     assert_eq!(format!("{aws_lc:?}"), format!("{rust_crypto:?}"), "{name}");
     aws_lc.is_ok()

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use blf_appraisal::authenticate::{Endorsers, authenticate};
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::check::AppraisalError;
+use blf_appraisal::check::Rejected;
 use blf_appraisal::policy::{Expectations, POLICY_CAP, Policy};
 use blf_appraisal::references::{REFERENCES_CAP, References};
 use blf_appraisal::release::{RELEASE_CAP, Release};
@@ -114,13 +114,13 @@ impl Reference {
     /// Appraises evidence: genuine first, wanted second.
     ///
     /// # Errors
-    /// [`AppraisalError`], the first check that fails.
+    /// [`Rejected`], the first check that fails.
     pub fn appraise(
         &self,
         evidence: &Evidence,
         expected: &Expectations,
         now: UnixTime,
-    ) -> Result<AttestationResult, AppraisalError> {
+    ) -> Result<AttestationResult, Box<Rejected>> {
         let authentic = authenticate(evidence, &self.endorsers, now, &AwsLc)?;
         self.policy.appraise(authentic, &self.references, expected)
     }
@@ -161,16 +161,11 @@ impl Reference {
 }
 
 /// An appraisal that did not end well, as the command reports it.
-pub fn refused(error: &AppraisalError, whose: &str) -> Failure {
-    match error {
-        AppraisalError::Rejected(rejected) if WANTING.contains(&rejected.code) => {
-            Failure::new(Exit::NoVerdict, rejected.code, format!("{whose} cannot be judged: {rejected}"))
-        }
-        AppraisalError::Rejected(rejected) => {
-            Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}"))
-        }
-        AppraisalError::Unsupported(_) => Failure::new(Exit::NoVerdict, "PLATFORM_UNSUPPORTED", error),
+pub fn refused(rejected: &Rejected, whose: &str) -> Failure {
+    if WANTING.contains(&rejected.code) {
+        return Failure::new(Exit::NoVerdict, rejected.code, format!("{whose} cannot be judged: {rejected}"));
     }
+    Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}"))
 }
 
 /// The policy of a file, of a name that this crate knows, or the one that fits the network's profile: the stricter the

@@ -3,7 +3,7 @@
 use blf_evidence::Hex;
 
 use super::{Demand, Policy};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::references::Reference;
 use crate::tdx;
 use crate::tpm::{AkEndorsement, Claims};
@@ -14,7 +14,7 @@ impl Policy {
         claims: &Claims,
         reference: &Reference,
         checks: &mut Checks,
-    ) -> Result<(), AppraisalError> {
+    ) -> Result<(), Box<Rejected>> {
         let Claims { pcrs, ak, event_log, .. } = claims;
         // There are some: the reference was found by its PCR 11.
         let Some(values) = &reference.tpm else {
@@ -41,7 +41,7 @@ impl Policy {
         claims: &tdx::Claims,
         reference: &Reference,
         checks: &mut Checks,
-    ) -> Result<(), AppraisalError> {
+    ) -> Result<(), Box<Rejected>> {
         // There are some: the reference was found by its MRTD, RTMR 1 and 2.
         let Some(values) = &reference.tdx else {
             return Err(checks.reject(CheckId::Measurement, "values for TDX", "none"));
@@ -54,7 +54,7 @@ impl Policy {
     }
 }
 
-fn check_event_log(demand: Demand, there: bool, checks: &mut Checks) -> Result<(), AppraisalError> {
+fn check_event_log(demand: Demand, there: bool, checks: &mut Checks) -> Result<(), Box<Rejected>> {
     let got = if there { "a log" } else { "none" };
     checks.require(CheckId::EventLogPresent, demand.wording("a log"), got, demand.admits(there))
 }

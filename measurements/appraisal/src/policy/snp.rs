@@ -5,7 +5,7 @@ use blf_evidence::{Hex, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::words::{Accept, Bit, Bits, Limit};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::snp::{Claims, Signer};
 
 /// What is wanted of SEV-SNP.
@@ -153,7 +153,7 @@ impl SnpPolicy {
         minimum_tier: u8,
         now: UnixTime,
         checks: &mut Checks,
-    ) -> Result<u8, AppraisalError> {
+    ) -> Result<u8, Box<Rejected>> {
         let Claims { report, family, signer, crl_this_update, .. } = claims;
         let tier = self.families.tier(*family);
         let wanted = format!("one of tier {minimum_tier} or above: {}", self.families.wording(minimum_tier));
@@ -181,7 +181,7 @@ impl SnpPolicy {
         self.crl_age_s.end(claims.crl_this_update.map(|UnixTime(time)| time)).map(UnixTime)
     }
 
-    fn check_chip(&self, report: &Report, signer: &Signer, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_chip(&self, report: &Report, signer: &Signer, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         match signer {
             Signer::Vcek => {
                 let ok = self.chip_ids.accepts(&report.chip_id);
@@ -197,7 +197,7 @@ impl SnpPolicy {
     }
 
     /// How the guest was launched.
-    fn check_guest(&self, report: &Report, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_guest(&self, report: &Report, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let bits = self.policy.bits();
         let word = report.policy & !0xffff;
         checks.require(CheckId::SnpPolicy, bits.wording(), bits.spelled(word), bits.admit(word))?;
@@ -216,7 +216,7 @@ impl SnpPolicy {
 
     /// Component by component: the order of the bytes differs between families, and a newer boot loader does not make up
     /// for older microcode.
-    fn check_tcb(&self, report: &Report, family: Family, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_tcb(&self, report: &Report, family: Family, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let of = |tcb: Tcb| tcb.components(family);
         let (reported, launch) = (of(report.reported_tcb), of(report.launch_tcb));
         let cpuid = report.cpuid.map(Hex);

@@ -5,7 +5,7 @@ use blf_evidence::{Hex, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use super::words::{Accept, Bit, Bits, Demand, Limit};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::tdx::{Claims, TcbStatus};
 
 /// What is wanted of TDX.
@@ -69,7 +69,7 @@ pub struct Mask {
 
 impl TdxPolicy {
     /// Compares a quote with the policy.
-    pub(super) fn check(&self, claims: &Claims, now: UnixTime, checks: &mut Checks) -> Result<(), AppraisalError> {
+    pub(super) fn check(&self, claims: &Claims, now: UnixTime, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let wanted = format!("PPID {}; FMSPC {}", self.ppids.list(), self.fmspcs.list());
         let ok = self.ppids.accepts(&claims.ppid) && self.fmspcs.accepts(&claims.fmspc);
         checks.require(CheckId::Chip, wanted, format!("PPID {}; FMSPC {}", claims.ppid, claims.fmspc), ok)?;
@@ -82,7 +82,7 @@ impl TdxPolicy {
         self.collateral_age_s.end(Some(claims.collateral_issued.0)).map(UnixTime)
     }
 
-    fn check_td(&self, quote: &Quote, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_td(&self, quote: &Quote, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let (bits, word) = (self.td_attributes.bits(), quote.td_attributes);
         checks.require(CheckId::TdAttributes, bits.wording(), bits.spelled(word), bits.admit(word))?;
         let Mask { allowed, required } = &self.xfam;
@@ -110,7 +110,7 @@ impl TdxPolicy {
         checks.require(CheckId::TdServiceTd, format!("none, or one of: {}", self.service_tds.list()), got, ok)
     }
 
-    fn check_tcb(&self, claims: &Claims, now: UnixTime, checks: &mut Checks) -> Result<(), AppraisalError> {
+    fn check_tcb(&self, claims: &Claims, now: UnixTime, checks: &mut Checks) -> Result<(), Box<Rejected>> {
         let statuses = self.tcb_statuses.listing(|status| format!("{status:?}"));
         let wanted = format!("{statuses}; advisories {}", self.advisories.list());
         let advisories = &claims.advisory_ids;

@@ -13,7 +13,7 @@ use blf_evidence::{Hex, UnixTime};
 use super::{Accept, Expectations, Head, PlatformName, Policy};
 use crate::authenticate::{Authentic, Claims, Node};
 use crate::azure::{self, Hardware};
-use crate::check::{AppraisalError, Checks, Rejected, Stage};
+use crate::check::{Checks, Rejected, Stage};
 use crate::references::{Reference, References, SnpReference, TdxReference, TpmReference};
 use crate::result::AttestationResult;
 use crate::snp::{self, Signer};
@@ -171,7 +171,7 @@ impl Case {
         case
     }
 
-    fn verdict(&self) -> Result<AttestationResult, AppraisalError> {
+    fn verdict(&self) -> Result<AttestationResult, Box<Rejected>> {
         let claims = Node { binding: self.binding.clone(), platform: self.platform.clone() };
         let authentic = Authentic { claims, now: UnixTime(self.now), checks: Checks::default() };
         self.policy.appraise(authentic, &self.references, &self.expected)
@@ -179,7 +179,7 @@ impl Case {
 
     fn refusal(&self) -> Rejected {
         match self.verdict() {
-            Err(AppraisalError::Rejected(refusal)) => {
+            Err(refusal) => {
                 assert_eq!(refusal.stage, Stage::Wanted, "{refusal}");
                 *refusal
             }

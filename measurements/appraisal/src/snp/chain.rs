@@ -10,7 +10,7 @@ use blf_evidence::snp::{Family, Report};
 use super::vek::Vek;
 use super::{Claims, Root, Signer, read};
 use crate::authenticate::Authentic;
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crl::Crl;
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::{Certificate, RootKind};
@@ -33,12 +33,12 @@ impl Chain {
     /// Checks the certificates and the revocation list, all but their dates.
     ///
     /// # Errors
-    /// [`AppraisalError::Rejected`] with the first check that fails.
+    /// [`Rejected`] with the first check that fails.
     pub fn verify(
         endorsements: &SnpEndorsements,
         roots: &[Root],
         crypto: &dyn CryptoProvider,
-    ) -> Result<Self, AppraisalError> {
+    ) -> Result<Self, Box<Rejected>> {
         let mut checks = Checks::default();
         let chain = Self::build(endorsements, roots, crypto, &mut checks)?;
         Ok(Self { checks, ..chain })
@@ -47,13 +47,13 @@ impl Chain {
     /// Checks that a report is genuine, as [`super::authenticate`] does, without checking the chain's signatures again.
     ///
     /// # Errors
-    /// [`AppraisalError::Rejected`] with the first check that fails.
+    /// [`Rejected`] with the first check that fails.
     pub fn authenticate(
         &self,
         report: &[u8],
         now: UnixTime,
         crypto: &dyn CryptoProvider,
-    ) -> Result<Authentic<Claims>, AppraisalError> {
+    ) -> Result<Authentic<Claims>, Box<Rejected>> {
         let mut checks = Checks::default();
         let parsed = read(report, &mut checks)?;
         checks.append(&self.checks);
@@ -66,7 +66,7 @@ impl Chain {
         roots: &[Root],
         crypto: &dyn CryptoProvider,
         checks: &mut Checks,
-    ) -> Result<Self, AppraisalError> {
+    ) -> Result<Self, Box<Rejected>> {
         let vek = endorsements.vek.as_ref().map_or_else(|| Err("none".into()), |der| Vek::parse(&der.0));
         let vek = checks.parsed(CheckId::Vek, "the certificate of a VCEK or VLEK", vek)?;
         let mut attempts = roots
@@ -104,7 +104,7 @@ impl Chain {
         now: UnixTime,
         crypto: &dyn CryptoProvider,
         checks: &mut Checks,
-    ) -> Result<Claims, AppraisalError> {
+    ) -> Result<Claims, Box<Rejected>> {
         let got = format!("{} to {}", self.validity.start(), self.validity.end());
         let wanted = format!("valid at {now}");
         checks.require(CheckId::VekValidity, &wanted, got, self.validity.contains(&now.0))?;

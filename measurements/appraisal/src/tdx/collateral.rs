@@ -10,7 +10,7 @@ use blf_evidence::tdx::pem;
 use super::Root;
 use super::pck::{PckChain, has_signed, is_root, issued};
 use super::tcb::{QeIdentity, TcbInfo};
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crl::Crl;
 use crate::crypto::CryptoProvider;
 use crate::x509::Certificate;
@@ -34,7 +34,7 @@ pub(super) fn check(
     now: UnixTime,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<Collateral, AppraisalError> {
+) -> Result<Collateral, Box<Rejected>> {
     let signed = Signed::check(endorsements, chain, root, crypto);
     let signed = checks.parsed(CheckId::CollateralSignature, "each part by its issuer below the root", signed)?;
     let parse =

@@ -11,7 +11,7 @@ use x509_cert::der::asn1::{Any, ObjectIdentifier, OctetString};
 use x509_cert::ext::pkix::BasicConstraints;
 
 use super::Root;
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
 use crate::x509::Certificate;
 
@@ -52,7 +52,7 @@ pub(super) fn check(
     root: &Root,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<PckChain, AppraisalError> {
+) -> Result<PckChain, Box<Rejected>> {
     let wanted = "a PCK certificate below a PCK CA below the root";
     checks.parsed(CheckId::PckChain, wanted, parse(pem, root, crypto))
 }

@@ -9,7 +9,7 @@ use x509_cert::der::DateTime;
 
 use super::TcbStatus;
 use super::pck::Platform;
-use crate::check::{AppraisalError, CheckId, Checks};
+use crate::check::{CheckId, Checks, Rejected};
 
 /// `tcbInfo`, version 3.
 #[derive(Debug, Deserialize)]
@@ -216,7 +216,7 @@ pub(super) fn check(
     tcb_info: &TcbInfo,
     qe_identity: &QeIdentity,
     checks: &mut Checks,
-) -> Result<Verdict, AppraisalError> {
+) -> Result<Verdict, Box<Rejected>> {
     let of = |fmspc: &Hex<6>, pce_id: &Hex<2>| format!("FMSPC {fmspc}, PCE-ID {pce_id}");
     let wanted = of(&platform.fmspc, &platform.pce_id);
     checks.equal(CheckId::CollateralPlatform, wanted, of(&tcb_info.fmspc, &tcb_info.pce_id))?;

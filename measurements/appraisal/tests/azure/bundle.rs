@@ -1,7 +1,7 @@
 //! Azure's chain below a node's own words: the statement is what the vTPM's quote answers.
 
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::{AppraisalError, Authentic, Claims, Node, authenticate};
+use blf_appraisal::{Authentic, Claims, Node, Rejected, authenticate};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA};
 use blf_evidence::statement::{Binding, Statement};
 use blf_evidence::tpm::Quote;
@@ -28,7 +28,7 @@ fn evidence(guest: &Guest) -> Evidence {
     }
 }
 
-fn verdict(guest: &Guest, evidence: &Evidence) -> Result<Authentic<Node>, AppraisalError> {
+fn verdict(guest: &Guest, evidence: &Evidence) -> Result<Authentic<Node>, Box<Rejected>> {
     let written = Evidence::parse(evidence.to_json().unwrap().as_bytes()).unwrap();
     authenticate(&written, &guest.endorsers(), guest.now, &AwsLc)
 }

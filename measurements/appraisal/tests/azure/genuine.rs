@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::azure::{self as azure_platform, Hardware};
 use blf_appraisal::snp::{Root, Signer};
-use blf_appraisal::{AkEndorsement, AppraisalError, Endorsers, RootKind, snp, tpm};
+use blf_appraisal::{AkEndorsement, Endorsers, Rejected, RootKind, snp, tpm};
 use blf_evidence::azure::{HardwareReport, HclReport};
 use blf_evidence::bundle::{AzureEvidence, TpmEvidence};
 use blf_evidence::endorsements::{Endorsements, SnpEndorsements};
@@ -22,7 +22,7 @@ use crate::snp::NOW;
 fn authenticate(
     evidence: &AzureEvidence,
     endorsements: &Endorsements,
-) -> Result<azure_platform::Claims, AppraisalError> {
+) -> Result<azure_platform::Claims, Box<Rejected>> {
     let endorsers = Endorsers::default();
     azure_platform::authenticate(evidence, CHALLENGE, endorsements, &endorsers, NOW, &AwsLc).map(|it| (*it).clone())
 }

@@ -15,13 +15,13 @@ mod oracle;
 mod refused;
 mod tdx;
 
-use blf_appraisal::{AppraisalError, Rejected};
+use blf_appraisal::Rejected;
 
 /// The refusal of what must be refused.
 #[track_caller]
-fn refusal<T: std::fmt::Debug>(result: Result<T, AppraisalError>) -> Rejected {
+fn refusal<T: std::fmt::Debug>(result: Result<T, Box<Rejected>>) -> Rejected {
     match result {
-        Err(AppraisalError::Rejected(rejected)) => *rejected,
+        Err(rejected) => *rejected,
         other => panic!("wanted a refusal, got {other:?}"),
     }
 }

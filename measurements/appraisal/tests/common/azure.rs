@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::azure::{self, Claims};
-use blf_appraisal::{AppraisalError, Endorsers};
+use blf_appraisal::{Endorsers, Rejected};
 use blf_evidence::azure::{HardwareReport, HclReport};
 use blf_evidence::bundle::{AzureEvidence, TpmEvidence};
 use blf_evidence::endorsements::{Endorsements, SCHEMA, SnpEndorsements};
@@ -127,7 +127,7 @@ impl Guest {
         Endorsers { amd: self.chip.roots.clone(), ..Endorsers::default() }
     }
 
-    pub(crate) fn verdict(&self, evidence: &AzureEvidence, extra_data: &[u8]) -> Result<Claims, AppraisalError> {
+    pub(crate) fn verdict(&self, evidence: &AzureEvidence, extra_data: &[u8]) -> Result<Claims, Box<Rejected>> {
         let (endorsements, endorsers) = (self.endorsements(), self.endorsers());
         let authentic = azure::authenticate(evidence, extra_data, &endorsements, &endorsers, self.now, &AwsLc)?;
         Ok((*authentic).clone())

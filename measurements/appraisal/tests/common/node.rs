@@ -6,8 +6,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::release::{Pcrs, Source, Toolchain, measurement_id};
 use blf_appraisal::{
-    AppraisalError, AttestationResult, Endorsers, Expectations, Policy, References, Rejected, Release, Root, RootKind,
-    authenticate,
+    AttestationResult, Endorsers, Expectations, Policy, References, Rejected, Release, Root, RootKind, authenticate,
 };
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
 use blf_evidence::statement::{Binding, Profile, Purpose, Statement};
@@ -201,7 +200,7 @@ impl Setting {
         }
     }
 
-    pub(crate) fn verdict(&self, evidence: &Evidence) -> Result<AttestationResult, AppraisalError> {
+    pub(crate) fn verdict(&self, evidence: &Evidence) -> Result<AttestationResult, Box<Rejected>> {
         let authentic = authenticate(evidence, &self.endorsers, self.now, &AwsLc)?;
         self.policy.appraise(authentic, &References::from(&self.release), &self.expected)
     }
@@ -209,7 +208,7 @@ impl Setting {
     /// The refusal of evidence that must be refused.
     pub(crate) fn refusal(&self, evidence: &Evidence) -> Rejected {
         match self.verdict(evidence) {
-            Err(AppraisalError::Rejected(rejected)) => *rejected,
+            Err(rejected) => *rejected,
             other => panic!("wanted a refusal, got {other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{
 };
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::snp::{self, Claims, Root};
-use blf_appraisal::{AppraisalError, Rejected, RootKind};
+use blf_appraisal::{Rejected, RootKind};
 use blf_evidence::endorsements::SnpEndorsements;
 use blf_evidence::snp::{Family, Report, SIGNING_KEY_VCEK, SIGNING_KEY_VLEK, Tcb, policy};
 use blf_evidence::{Base64, Hex, UnixTime};
@@ -252,11 +252,8 @@ impl Case {
     }
 }
 
-pub(crate) fn verdict<T>(result: Result<T, AppraisalError>) -> Result<T, Rejected> {
-    result.map_err(|error| match error {
-        AppraisalError::Rejected(rejected) => *rejected,
-        other => panic!("no verdict: {other}"),
-    })
+pub(crate) fn verdict<T>(result: Result<T, Box<Rejected>>) -> Result<T, Rejected> {
+    result.map_err(|rejected| *rejected)
 }
 
 /// The ARK, ASK and ASVK of a family.

@@ -1,7 +1,7 @@
 //! Whole evidence documents of a node on SEV-SNP: what vouches for the statement, and where the certificate comes from.
 
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::{AppraisalError, Authentic, Claims, Endorsers, Node, authenticate};
+use blf_appraisal::{Authentic, Claims, Endorsers, Node, Rejected, authenticate};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, SnpEvidence};
 use blf_evidence::endorsements::{Endorsements, SnpEndorsements};
 use blf_evidence::snp::Family;
@@ -49,7 +49,7 @@ impl Document {
         }
     }
 
-    fn authenticate(&self) -> Result<Authentic<Node>, AppraisalError> {
+    fn authenticate(&self) -> Result<Authentic<Node>, Box<Rejected>> {
         let endorsers = Endorsers { amd: self.case.roots.clone(), ..Endorsers::default() };
         authenticate(&self.evidence(), &endorsers, NOW, &AwsLc)
     }

@@ -1,7 +1,7 @@
 //! TDX evidence of a node: the quote vouches for the statement, and the event log explains the RTMRs.
 
 use blf_appraisal::aws_lc::AwsLc;
-use blf_appraisal::{AppraisalError, Claims, Endorsers, Rejected, authenticate};
+use blf_appraisal::{Claims, Endorsers, Rejected, authenticate};
 use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TdxEvidence};
 use blf_evidence::endorsements::Endorsements;
 use blf_evidence::eventlog::{EV_EFI_ACTION, EV_EVENT_TAG, EV_SEPARATOR, EventLog};
@@ -67,8 +67,7 @@ impl Node {
                 let Claims::Tdx(claims) = &authentic.platform else { panic!("of another platform") };
                 Ok(claims.event_log)
             }
-            Err(AppraisalError::Rejected(rejected)) => Err(*rejected),
-            Err(other) => panic!("wanted a verdict, got {other}"),
+            Err(rejected) => Err(*rejected),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The verdict, as at most a dozen lines for people and as one JSON object.
 
 use anstyle::AnsiColor;
-use blf_appraisal::check::{AppraisalError, Check, Stage};
+use blf_appraisal::check::{Check, Rejected, Stage};
 use blf_appraisal::result::{AttestationResult, TrustVector};
 use blf_evidence::{Hex, UnixTime};
 use serde::{Serialize, Serializer};
@@ -91,14 +91,9 @@ impl Report {
         }
     }
 
-    pub(super) fn refused(target: &str, at: UnixTime, error: &AppraisalError) -> Self {
-        let checks = match error {
-            AppraisalError::Rejected(rejected) => {
-                rejected.passed.iter().chain(std::iter::once(&rejected.failed)).cloned().collect()
-            }
-            _ => Vec::new(),
-        };
-        Self::failed(target, at, refused(error, target), checks)
+    pub(super) fn refused(target: &str, at: UnixTime, rejected: &Rejected) -> Self {
+        let checks = rejected.passed.iter().chain(std::iter::once(&rejected.failed)).cloned().collect();
+        Self::failed(target, at, refused(rejected, target), checks)
     }
 
     /// The result, or why there is none.
