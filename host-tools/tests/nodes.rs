@@ -1,5 +1,6 @@
 //! Configured nodes as an operator meets them: made, imported, checked, shown; and what is said of those that are not.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -241,8 +242,9 @@ fn an_existing_node_is_taken_over_key_by_key_and_no_secret_with_it() {
     for key in config.as_object().unwrap().keys() {
         assert!(!of(key)["what"].as_str().unwrap().is_empty(), "{key}");
     }
-    let kept: Vec<_> = keys.iter().filter(|key| key["kept"] == true).map(|key| key["name"].as_str().unwrap()).collect();
-    assert_eq!(kept, ["log_level", "payment_service_url"]);
+    let kept: BTreeSet<_> =
+        keys.iter().filter(|key| key["kept"] == true).map(|key| key["name"].as_str().unwrap()).collect();
+    assert_eq!(kept, BTreeSet::from(["log_level", "payment_service_url"]));
     assert_eq!(of("keystore.json")["value"], "0x5935897A39AFABbedA5a599D38236E7Df151C8b8");
     assert!(of("keystore.json")["what"].as_str().unwrap().contains("chmod 600"));
     assert!(of(".env")["what"].as_str().unwrap().contains("not read"));

@@ -4,6 +4,8 @@
 //! vectors of the crates. The test compares them with the committed ones; with `BLF_BLESS=1` in the environment it
 //! writes them.
 
+#[path = "../../measurements/appraisal/tests/common/collateral.rs"]
+mod collateral;
 #[path = "../../measurements/appraisal/tests/common/pe.rs"]
 mod pe;
 
@@ -463,20 +465,8 @@ fn platforms() {
     };
     write("endorsements", "snp", endorsements(Some(snp), None));
     for (name, folder) in [("v4", "v4-phala-uptodate"), ("v5", "v5-google-uptodate")] {
-        let collateral: Value = serde_json::from_slice(&vector(&format!("tdx/{folder}/collateral.json"))).unwrap();
-        let text = |member: &str| collateral[member].as_str().unwrap().to_owned();
-        let collateral = TdxEndorsements {
-            pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
-            root_ca_crl: Base64(unhex(&collateral["root_ca_crl"])),
-            pck_crl: Base64(unhex(&collateral["pck_crl"])),
-            tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
-            tcb_info: text("tcb_info"),
-            tcb_info_signature: text("tcb_info_signature").parse().unwrap(),
-            qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
-            qe_identity: text("qe_identity"),
-            qe_identity_signature: text("qe_identity_signature").parse().unwrap(),
-        };
-        let document = endorsements(None, Some(collateral));
+        let collateral = collateral::collateral(&vector(&format!("tdx/{folder}/collateral.json")));
+        let document = endorsements(None, collateral);
         let quote = vector(&format!("tdx/{folder}/quote.bin"));
         let length = u16::try_from(quote.len()).unwrap().to_le_bytes();
         write("td_authenticate", name, [&length, &quote[..], document.as_bytes()].concat());

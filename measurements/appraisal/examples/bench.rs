@@ -4,6 +4,8 @@
 
 #[path = "../tests/common/azure.rs"]
 mod azure;
+#[path = "../tests/common/collateral.rs"]
+mod collateral;
 #[path = "../tests/tdx/oracle.rs"]
 #[allow(dead_code, unused_imports)] // its verdicts are compared in the tests
 mod oracle;
@@ -29,11 +31,12 @@ use blf_evidence::statement::{Binding, Statement};
 use blf_evidence::tdx::Quote;
 use blf_evidence::{Base64, Hex, UnixTime};
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::Value;
 use sev::certs::snp::Verifiable as _;
 use sev::parser::ByteParser as _;
 use sha2::{Digest as _, Sha256};
 use x509_cert::der::Decode as _;
+
+use collateral::collateral;
 
 const ROUNDS: usize = 60;
 /// How long one sample lasts at least.
@@ -197,7 +200,7 @@ impl Inputs {
             chain: [root("ark"), root("ask"), vek],
             roots: Root::pinned(),
             quote: azure::vector("tdx/v4-phala-uptodate/quote.bin"),
-            collateral: collateral(),
+            collateral: collateral(&azure::vector("tdx/v4-phala-uptodate/collateral.json")).unwrap(),
             intel: tdx::Root::pinned(),
             azure: azure_evidence,
             azure_endorsements: azure::with_vcek(vcek),
@@ -290,24 +293,6 @@ fn rows(of: &Inputs) -> Vec<Row<'_>> {
 }
 
 const INTEL: &[u8] = include_bytes!("../roots/intel/sgx-root-ca.der");
-
-/// Collateral in the form of dcap-qvl.
-fn collateral() -> TdxEndorsements {
-    let json: Value = serde_json::from_slice(&azure::vector("tdx/v4-phala-uptodate/collateral.json")).unwrap();
-    let text = |member: &str| json[member].as_str().unwrap().to_owned();
-    let bytes = |member: &str| Base64(hex::decode(text(member)).unwrap());
-    TdxEndorsements {
-        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
-        root_ca_crl: bytes("root_ca_crl"),
-        pck_crl: bytes("pck_crl"),
-        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
-        tcb_info: text("tcb_info"),
-        tcb_info_signature: text("tcb_info_signature").parse().unwrap(),
-        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
-        qe_identity: text("qe_identity"),
-        qe_identity_signature: text("qe_identity_signature").parse().unwrap(),
-    }
-}
 
 /// A node's document, by a chip of ours: as a real one, but with RSA keys of 2048 bits instead of 4096.
 fn bundle() -> (String, Endorsers) {

@@ -1,13 +1,17 @@
 //! Verdicts on genuine evidence and on damaged evidence, with no C and nothing of the operating system: what `wasm-check`
 //! builds for WebAssembly and runs there. The exit status is the number of wrong verdicts.
 
+#[path = "../tests/common/collateral.rs"]
+mod collateral;
+
 use std::process::ExitCode;
 
 use blf_appraisal::rust_crypto::RustCrypto;
 use blf_appraisal::{snp, tdx};
-use blf_evidence::endorsements::{SnpEndorsements, TdxEndorsements};
+use blf_evidence::endorsements::SnpEndorsements;
 use blf_evidence::{Base64, UnixTime};
-use serde_json::Value;
+
+use collateral::collateral;
 
 /// Reports, the certificates of their keys, and when all was valid.
 const REPORTS: [(&[u8], &str, u64); 2] = [
@@ -23,7 +27,7 @@ const REPORTS: [(&[u8], &str, u64); 2] = [
     ),
 ];
 const QUOTE: &[u8] = include_bytes!("../tests/vectors/tdx/v4-phala-uptodate/quote.bin");
-const COLLATERAL: &str = include_str!("../tests/vectors/tdx/v4-phala-uptodate/collateral.json");
+const COLLATERAL: &[u8] = include_bytes!("../tests/vectors/tdx/v4-phala-uptodate/collateral.json");
 const QUOTE_TIME: UnixTime = UnixTime(1_752_000_000);
 
 fn main() -> ExitCode {
@@ -40,7 +44,8 @@ fn main() -> ExitCode {
             expect(false, verdict(&flipped(report, byte)));
         }
     }
-    let (root, collateral) = (tdx::Root::pinned(), collateral());
+    let Some(collateral) = collateral(COLLATERAL) else { return ExitCode::FAILURE };
+    let root = tdx::Root::pinned();
     let verdict = |quote: &[u8]| tdx::authenticate(quote, &collateral, &root, QUOTE_TIME, &RustCrypto).is_ok();
     expect(true, verdict(QUOTE));
     for byte in (0..QUOTE.len()).step_by(397) {
@@ -53,22 +58,4 @@ fn flipped(bytes: &[u8], at: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[at] ^= 1;
     bytes
-}
-
-/// Collateral in the form of dcap-qvl.
-fn collateral() -> TdxEndorsements {
-    let json: Value = serde_json::from_str(COLLATERAL).unwrap_or_default();
-    let text = |member: &str| json[member].as_str().unwrap_or_default().to_owned();
-    let bytes = |member: &str| Base64(hex::decode(text(member)).unwrap_or_default());
-    TdxEndorsements {
-        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
-        root_ca_crl: bytes("root_ca_crl"),
-        pck_crl: bytes("pck_crl"),
-        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
-        tcb_info: text("tcb_info"),
-        tcb_info_signature: text("tcb_info_signature").parse().unwrap_or(blf_evidence::Hex([0; 64])),
-        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
-        qe_identity: text("qe_identity"),
-        qe_identity_signature: text("qe_identity_signature").parse().unwrap_or(blf_evidence::Hex([0; 64])),
-    }
 }

@@ -3,6 +3,8 @@
 
 #[path = "common/azure.rs"]
 mod azure;
+#[path = "common/collateral.rs"]
+mod collateral;
 #[path = "common/snp.rs"]
 mod snp;
 
@@ -21,6 +23,8 @@ use blf_evidence::snp::Report;
 use blf_evidence::tdx::Quote;
 use blf_evidence::{Base64, UnixTime};
 use serde_json::Value;
+
+use collateral::collateral;
 
 /// When some of the vectors were genuine: collateral of TDX v4 and v5, the VLEK, and now.
 const TIMES: [UnixTime; 4] = [UnixTime(1_752_000_000), UnixTime(1_774_000_000), UnixTime(1_748_736_000), snp::NOW];
@@ -124,24 +128,6 @@ fn td_quotes_with_every_collateral() {
         }
     }
     assert!(quotes >= 8 && genuine >= 2, "{quotes} quotes, {genuine} times accepted");
-}
-
-/// Collateral in the form of dcap-qvl, if that is what the file holds.
-fn collateral(bytes: &[u8]) -> Option<TdxEndorsements> {
-    let json: Value = serde_json::from_slice(bytes).ok()?;
-    let text = |member: &str| json[member].as_str().map(str::to_owned);
-    let bytes = |member: &str| hex::decode(text(member)?).ok().map(Base64);
-    Some(TdxEndorsements {
-        pck_crl_issuer_chain: text("pck_crl_issuer_chain")?,
-        root_ca_crl: bytes("root_ca_crl")?,
-        pck_crl: bytes("pck_crl")?,
-        tcb_info_issuer_chain: text("tcb_info_issuer_chain")?,
-        tcb_info: text("tcb_info")?,
-        tcb_info_signature: text("tcb_info_signature")?.parse().ok()?,
-        qe_identity_issuer_chain: text("qe_identity_issuer_chain")?,
-        qe_identity: text("qe_identity")?,
-        qe_identity_signature: text("qe_identity_signature")?.parse().ok()?,
-    })
 }
 
 /// Azure's evidence, with its own certificate and with any other, and the quotes of its vTPMs alone.

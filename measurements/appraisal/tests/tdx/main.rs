@@ -1,6 +1,8 @@
 //! TD quotes: real ones, those of an Intel of our own, and what is wrong with all that is refused.
 
 mod bundle;
+#[path = "../common/collateral.rs"]
+mod collateral;
 mod intel;
 mod mutants;
 mod oracle;

@@ -5,10 +5,11 @@ use blf_appraisal::{CheckId, RootKind};
 use blf_evidence::endorsements::TdxEndorsements;
 use blf_evidence::eventlog::EventLog;
 use blf_evidence::tdx::{Quote, attributes};
-use blf_evidence::{Base64, Hex, UnixTime};
+use blf_evidence::{Hex, UnixTime};
 use serde_json::Value;
 use sha2::{Digest as _, Sha384};
 
+use crate::collateral::collateral;
 use crate::{everyones_verdict, passed, verdict};
 
 /// A quote with its collateral, at a time when both were genuine.
@@ -31,7 +32,7 @@ impl Genuine {
 
     fn read(name: &str, now: u64) -> Self {
         let quote = vector(&format!("{name}/quote.bin"));
-        let collateral = collateral(&format!("{name}/collateral.json"));
+        let collateral = collateral(&vector(&format!("{name}/collateral.json"))).unwrap();
         Self { quote, collateral, now: UnixTime(now) }
     }
 }
@@ -42,24 +43,6 @@ pub(crate) fn vector(name: &str) -> Vec<u8> {
 
 pub(crate) fn intels_root() -> Vec<u8> {
     include_bytes!("../../roots/intel/sgx-root-ca.der").to_vec()
-}
-
-/// Collateral in the form of dcap-qvl.
-fn collateral(name: &str) -> TdxEndorsements {
-    let json: Value = serde_json::from_slice(&vector(name)).unwrap();
-    let text = |member: &str| json[member].as_str().unwrap().to_owned();
-    let bytes = |member: &str| hex::decode(text(member)).unwrap();
-    TdxEndorsements {
-        pck_crl_issuer_chain: text("pck_crl_issuer_chain"),
-        root_ca_crl: Base64(bytes("root_ca_crl")),
-        pck_crl: Base64(bytes("pck_crl")),
-        tcb_info_issuer_chain: text("tcb_info_issuer_chain"),
-        tcb_info: text("tcb_info"),
-        tcb_info_signature: text("tcb_info_signature").parse().unwrap(),
-        qe_identity_issuer_chain: text("qe_identity_issuer_chain"),
-        qe_identity: text("qe_identity"),
-        qe_identity_signature: text("qe_identity_signature").parse().unwrap(),
-    }
 }
 
 /// The quotes of which the collateral is not at hand.
