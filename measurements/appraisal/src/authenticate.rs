@@ -108,11 +108,12 @@ pub fn authenticate(
     };
     let context = Context { endorsers, endorsements, now, crypto };
     let statement = Statement::new(binding.keys.node, raw);
+    let extra_data = &statement.qualifying_data();
     let platform = match &evidence.platform {
-        Platform::Azure(azure) => Claims::Azure(azure::check(azure, &statement, &context, &mut checks)?.into()),
+        Platform::Azure(azure) => Claims::Azure(azure::check(azure, extra_data, &context, &mut checks)?.into()),
         Platform::Snp(snp) => Claims::Snp(snp::check(snp, &statement, &context, &mut checks)?.into()),
         Platform::Tdx(tdx) => Claims::Tdx(tdx::check(tdx, &statement, &context, &mut checks)?.into()),
-        Platform::Tpm(tpm) => Claims::Tpm(tpm::check(tpm, &statement, &context, &mut checks)?.into()),
+        Platform::Tpm(tpm) => Claims::Tpm(tpm::check(tpm, extra_data, &context, &mut checks)?.into()),
     };
     let keys = &binding.keys;
     let all = [&keys.node.0[..], &keys.response.0, &keys.hpke.0, &keys.cofhe_sealing.0, &keys.tls_spki_sha256.0];

@@ -19,7 +19,6 @@
 use blf_evidence::azure::{HardwareReport, HclError, HclReport, RuntimeData, TdReport, VmConfiguration};
 use blf_evidence::bundle::AzureEvidence;
 use blf_evidence::endorsements::Endorsements;
-use blf_evidence::statement::Statement;
 use blf_evidence::tdx::Quote;
 use blf_evidence::tpm::{Public, PublicKey};
 use blf_evidence::{Hex, UnixTime};
@@ -68,21 +67,12 @@ pub fn authenticate(
 ) -> Result<Authentic<Claims>, Box<Rejected>> {
     let context = Context { endorsers, endorsements: endorsements.clone(), now, crypto };
     let mut checks = Checks::default();
-    let claims = appraise(evidence, extra_data, &context, &mut checks)?;
+    let claims = check(evidence, extra_data, &context, &mut checks)?;
     Ok(Authentic { claims, now, checks })
 }
 
-/// Checks the chain from the hardware to the vTPM's quote of the statement.
+/// Checks the chain from the hardware to the vTPM's quote of `extra_data`.
 pub(crate) fn check(
-    evidence: &AzureEvidence,
-    statement: &Statement,
-    context: &Context<'_>,
-    checks: &mut Checks,
-) -> Result<Claims, Box<Rejected>> {
-    appraise(evidence, &statement.qualifying_data(), context, checks)
-}
-
-fn appraise(
     evidence: &AzureEvidence,
     extra_data: &[u8],
     context: &Context<'_>,

@@ -119,8 +119,7 @@ pub(crate) fn check(
     context: &Context<'_>,
     checks: &mut Checks,
 ) -> Result<Claims, Box<Rejected>> {
-    const NONE: SnpEndorsements = SnpEndorsements { vek: None, ask: None, ark: None, crl: None };
-    let mut endorsements = context.endorsements.snp.clone().unwrap_or(NONE);
+    let mut endorsements = context.endorsements.snp.clone().unwrap_or_default();
     if let (None, Some(table)) = (&endorsements.vek, &evidence.certificates) {
         let table = CertificateTable::parse(&table.0);
         let table = table.map_err(|error| checks.reject(CheckId::Vek, "a GHCB certificate table", error))?;

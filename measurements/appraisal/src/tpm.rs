@@ -7,7 +7,6 @@
 use blf_evidence::bundle::{PCRS, TpmEvidence};
 use blf_evidence::endorsements::Endorsements;
 use blf_evidence::eventlog::{EV_EFI_ACTION, EV_SEPARATOR, Event, EventLog};
-use blf_evidence::statement::Statement;
 use blf_evidence::tpm::{
     self, HashAlg, ObjectAttributes, PcrSelection, Public, PublicKey, Quote, Scheme, Signature, left_pad,
 };
@@ -62,21 +61,12 @@ pub fn authenticate(
 ) -> Result<Authentic<Claims>, Box<Rejected>> {
     let context = Context { endorsers, endorsements: Endorsements::default(), now, crypto };
     let mut checks = Checks::default();
-    let claims = appraise(evidence, extra_data, &context, &mut checks)?;
+    let claims = check(evidence, extra_data, &context, &mut checks)?;
     Ok(Authentic { claims, now, checks })
 }
 
-/// Checks the quote of the statement, the event log and the AK certificate.
+/// Checks the quote of `extra_data`, the event log and the AK certificate.
 pub(crate) fn check(
-    evidence: &TpmEvidence,
-    statement: &Statement,
-    context: &Context<'_>,
-    checks: &mut Checks,
-) -> Result<Claims, Box<Rejected>> {
-    appraise(evidence, &statement.qualifying_data(), context, checks)
-}
-
-fn appraise(
     evidence: &TpmEvidence,
     extra_data: &[u8],
     context: &Context<'_>,
