@@ -43,9 +43,7 @@ pub fn read(stream: &mut impl Read) -> io::Result<Option<Frame>> {
 /// # Errors
 /// Those of the stream; `InvalidData` for a message that is too long.
 pub fn write(stream: &mut impl Write, id: u32, message: &impl Serialize) -> io::Result<()> {
-    let body = Zeroizing::new(frames::encode(message).map_err(invalid)?);
-    stream.write_all(&frames::header(id, &body))?;
-    stream.write_all(&body)?;
+    stream.write_all(&frames::encode(id, message).map_err(invalid)?)?;
     stream.flush()
 }
 

@@ -17,7 +17,10 @@ use blf_evidence::icl::{LeaderResult, Time, VerifierResult};
 use blf_evidence::job::{Role, Share};
 use blf_evidence::statement::{Model, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
+use postcard::ser_flavors::Size;
+use postcard::serialize_with_flavor;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::inbound::key::TranscriptHash;
 
@@ -286,23 +289,19 @@ pub enum FrameError {
     Malformed,
 }
 
-/// The body of a frame; zeroized by the caller where it carries a prompt or an answer.
+/// One frame, in a buffer that never grew: one that did would leave copies of a prompt behind.
 ///
 /// # Errors
 /// [`FrameError`].
-pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
-    let body = postcard::to_allocvec(message).map_err(|_| FrameError::Malformed)?;
-    if body.len() > FRAME_CAP { Err(FrameError::TooLong { got: body.len() }) } else { Ok(body) }
-}
-
-/// What goes before a body of [`encode`].
-pub fn header(id: u32, body: &[u8]) -> [u8; HEADER] {
-    // encode() bounds the length; a longer body would be refused by the other side, never cut.
-    let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
-    let mut header = [0; HEADER];
+pub fn encode<T: Serialize>(id: u32, message: &T) -> Result<Zeroizing<Vec<u8>>, FrameError> {
+    let got = serialize_with_flavor(message, Size::default()).map_err(|_| FrameError::Malformed)?;
+    let length = u32::try_from(got).ok().filter(|_| got <= FRAME_CAP).ok_or(FrameError::TooLong { got })?;
+    let mut frame = Zeroizing::new(vec![0; HEADER + got]);
+    let (header, body) = frame.split_at_mut(HEADER);
     header[..4].copy_from_slice(&length.to_be_bytes());
     header[4..].copy_from_slice(&id.to_be_bytes());
-    header
+    postcard::to_slice(message, body).map_err(|_| FrameError::Malformed)?;
+    Ok(frame)
 }
 
 /// The id of a frame and the length of its body.

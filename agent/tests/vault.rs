@@ -573,9 +573,9 @@ fn of_a_handshake_only_the_hash_is_the_courier_s() {
     public.verify(&handshake, &signature).unwrap();
     assert!(public.verify(&wish.0, &signature).is_err());
 
-    let frame = frames::encode(&ToVault::SignTls { key, transcript }).unwrap();
-    let longer = [&frame[..], b"x"].concat();
-    for other in [&frame[..frame.len() - 1], &longer] {
+    let frame = frames::encode(7, &ToVault::SignTls { key, transcript }).unwrap();
+    let body = &frame[frames::HEADER..];
+    for other in [&body[..body.len() - 1], &[body, b"x"].concat()] {
         assert!(frames::decode::<ToVault>(other).is_err(), "a hash of another length");
     }
     let (_, next) = world.attest(Purpose::Admission, "icl.devnet.blf.internal").unwrap();

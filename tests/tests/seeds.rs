@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use blf_agent::attester::Tpm;
 use blf_agent::attester::tpm::Transport;
-use blf_agent::frames::{self, FromVault, Method, ToVault};
+use blf_agent::frames::{self, FromVault, HEADER, Method, ToVault, UNASKED};
 use blf_agent::legacy::frames::Ask;
 use blf_appraisal::{Policy, References};
 use blf_bridge::{HpkeKey, Key, cid};
@@ -33,6 +33,7 @@ use blf_evidence::tunnel::Dial;
 use blf_evidence::{Address, Base64, Hex, UnixTime, icl, json};
 use blf_tests::network::Boot;
 use blf_tests::swtpm::{Socket, SwTpm};
+use serde::Serialize;
 use serde_json::Value;
 
 #[test]
@@ -79,6 +80,11 @@ fn copy(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
 
 fn vector(path: &str) -> Vec<u8> {
     fs::read(fuzz().join("../../measurements").join(path)).unwrap()
+}
+
+/// A message as it stands in a frame.
+fn body(message: &impl Serialize) -> Vec<u8> {
+    frames::encode(UNASKED, message).unwrap()[HEADER..].to_vec()
 }
 
 fn unhex(value: &Value) -> Vec<u8> {
@@ -527,7 +533,7 @@ fn agent() {
         ToVault::Legacy(Ask::Attested { expiry: UnixTime(9) }),
     ];
     for (i, message) in to_vault.iter().enumerate() {
-        write("frames", &format!("to-vault-{i}"), frames::encode(message).unwrap());
+        write("frames", &format!("to-vault-{i}"), body(message));
     }
     let handle = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
     let job = format!("0x{}", "ab".repeat(32));
@@ -569,7 +575,7 @@ fn agent() {
     }
 
     let refused = FromVault::Refused { code: "CODE".into() };
-    write("frames", "from-vault", frames::encode(&refused).unwrap());
+    write("frames", "from-vault", body(&refused));
 
     let model = fuzz().join("../models/blf-tiny-1");
     let file = |name: &str| fs::read(model.join(name)).unwrap();

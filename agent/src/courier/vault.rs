@@ -155,10 +155,9 @@ async fn write(
             continue; // whoever asked has given up
         }
         id = id.checked_add(1).unwrap_or(UNASKED + 1);
-        let body = frames::encode(&message)?;
+        let frame = frames::encode(id, &message)?;
         pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id, reply);
-        socket.write_all(&frames::header(id, &body)).await?;
-        socket.write_all(&body).await?;
+        socket.write_all(&frame).await?;
         socket.flush().await?;
     }
     Ok(())

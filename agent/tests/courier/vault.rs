@@ -306,8 +306,7 @@ impl Double {
 }
 
 async fn send(writer: &tokio::sync::Mutex<WriteHalf<DuplexStream>>, id: u32, message: &FromVault) {
-    let body = frames::encode(message).unwrap();
-    let mut writer = writer.lock().await;
+    let frame = frames::encode(id, message).unwrap();
     // The courier may have hung up.
-    drop(writer.write_all(&[&frames::header(id, &body)[..], &body].concat()).await);
+    drop(writer.lock().await.write_all(&frame).await);
 }
