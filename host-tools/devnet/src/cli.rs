@@ -279,14 +279,16 @@ fn state_file(folder: &Path) -> Result<PathBuf, Failure> {
     Ok(folder.join("devnet.sqlite"))
 }
 
-/// Writes the network document, and the profile beside it.
+/// Writes the network document, whole or not at all, and the profile beside it.
 fn write_network(running: &crate::Running, manifest: &Path, model: &str, path: &Path) -> Result<(), Failure> {
     let profile = path.with_file_name("devnet-profile.json");
     let release = std::path::absolute(manifest).map_err(|e| wrong(manifest, e))?;
     let network = running.network("devnet-profile.json", &release.to_string_lossy(), model);
     let network = json::canonical("network", &network).map_err(|e| cannot(path, e))?;
     std::fs::write(&profile, development::PROFILE).map_err(|e| cannot(&profile, e))?;
-    std::fs::write(path, network + "\n").map_err(|e| cannot(path, e))
+    let new = path.with_extension("new");
+    std::fs::write(&new, network + "\n").map_err(|e| cannot(&new, e))?;
+    std::fs::rename(&new, path).map_err(|e| cannot(path, e))
 }
 
 fn spelled(event: &Event) -> String {
