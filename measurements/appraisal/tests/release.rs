@@ -1,19 +1,17 @@
 //! Release manifests: made from an image, compared with one, strict, and as their schema says.
 
+#[path = "common/inputs.rs"]
+mod inputs;
 #[path = "common/pe.rs"]
 mod pe_images;
 
-use blf_appraisal::release::{Input, Output, Source, Toolchain, measurement_id};
+use blf_appraisal::release::measurement_id;
 use blf_appraisal::{Inputs, Release, predict};
 use blf_evidence::Hex;
 use blf_evidence::statement::Profile;
+use inputs::{inputs, sha};
 use pe_images::{uki, uki_sections};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
-
-fn sha(data: &[u8]) -> Hex<32> {
-    Hex(Sha256::digest(data).into())
-}
 
 fn profile() -> Profile {
     Profile { name: "devnet".into(), id: Hex([10; 32]) }
@@ -21,29 +19,6 @@ fn profile() -> Profile {
 
 fn image() -> Vec<u8> {
     uki(&uki_sections())
-}
-
-fn inputs(image: &[u8]) -> Inputs {
-    let sections = uki_sections().into_iter().filter(|(name, _)| *name != ".text");
-    Inputs {
-        profile: "devnet".into(),
-        version: "0.1.0".into(),
-        kernel: "6.12.0".into(),
-        locked: true,
-        date: "2026-11-20".into(),
-        source: Source { commit: "0".repeat(40), agent_sha256: Hex([1; 32]), cargo_lock_sha256: Hex([2; 32]) },
-        rust: Toolchain { version: "1.95.0".into(), commit: "0".repeat(40), sha256: Hex([3; 32]) },
-        inputs: vec![Input {
-            kind: "image".into(),
-            name: "systemd-boot-efi".into(),
-            version: "257.13-1~deb13u1".into(),
-            architecture: "amd64".into(),
-            size: 135_912,
-            sha256: Hex([4; 32]),
-        }],
-        outputs: vec![Output { name: "blf.efi".into(), size: image.len() as u64, sha256: sha(image) }],
-        sections: sections.map(|(name, data)| (name.into(), sha(&data))).collect(),
-    }
 }
 
 #[test]

@@ -2,9 +2,16 @@
 
 #![allow(missing_docs)]
 
+#[path = "../../../appraisal/tests/common/collateral.rs"]
+mod collateral;
 mod docs;
+#[path = "../../../appraisal/tests/common/inputs.rs"]
+mod inputs;
+mod measure;
 mod network;
 mod node;
+#[path = "../../../appraisal/tests/common/pe.rs"]
+mod pe_images;
 mod show;
 mod verify;
 

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use blf_evidence::Base64;
 use blf_evidence::bundle::Platform;
+use blf_evidence::endorsements::{Endorsements, SnpEndorsements};
 use serde_json::Value;
+use x509_cert::der::pem::decode_vec;
 
 use super::node::Node;
 use super::{blf, object, schema, text, vector};
@@ -33,6 +35,15 @@ fn table(vcek: &[u8]) -> Vec<u8> {
     let guid = hex::decode("8d75da6364e66445adc5f4b93be8accd").unwrap();
     let length = u32::try_from(vcek.len()).unwrap();
     [&guid[..], &48_u32.to_le_bytes(), &length.to_le_bytes(), &[0; 24], vcek].concat()
+}
+
+/// Everything that a node may send along.
+fn stapled(collateral: &[u8]) -> Vec<u8> {
+    let (_, vek) = decode_vec(&vector("appraisal", "snp/turin-v5-azure/vcek.pem")).unwrap();
+    let snp = SnpEndorsements { vek: Some(Base64(vek)), ..SnpEndorsements::default() };
+    let stapled =
+        Endorsements { snp: Some(snp), tdx: super::collateral::collateral(collateral), ..Endorsements::default() };
+    stapled.to_json().unwrap().into_bytes()
 }
 
 fn pem_of(der: &[u8], label: &str) -> String {
@@ -213,6 +224,32 @@ fn cases() -> Vec<Case> {
             Node::new().references.to_json().unwrap().into_bytes(),
             &["version 0.1.0", "11"],
             "references: EOF",
+        ),
+        case(
+            "endorsements",
+            stapled(&collateral),
+            &[
+                "CN=SEV-Turin",
+                "fmcSPL 1",
+                "ark none",
+                "CN=Intel SGX TCB Signing",
+                "thisUpdate",
+                "fmspc B0C06F000000",
+                "id TD_QE",
+            ],
+            "endorsements: EOF",
+        ),
+        case(
+            "release",
+            vector("blf", "devnet/devnet-release.json"),
+            &["measurement_id tpm-pcr11:b06a3308a4891bc9", "name systemd-boot-efi"],
+            "release manifest: EOF",
+        ),
+        case(
+            "network",
+            vector("blf", "devnet/network.json"),
+            &["model blf-tiny-1", "pinning_token 11 bytes, not shown", "development 1"],
+            "network: EOF",
         ),
         case(
             "profile",
