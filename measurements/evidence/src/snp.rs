@@ -145,8 +145,8 @@ pub mod platform_info {
     pub const CIPHERTEXT_HIDING_DRAM_EN: u64 = 1 << 4;
     /// Memory was checked for aliases (BadRAM).
     pub const ALIAS_CHECK_COMPLETE: u64 = 1 << 5;
-    /// Reserved by the ABI's revision 1.58, and set by genuine Turin firmware (1.55.65): nobody may rely on it, nor refuse it.
-    pub const RESERVED_6: u64 = 1 << 6;
+    /// Reserved by the ABI's revision 1.58, and set by genuine Turin firmware (1.55.65); the name is that of other verifiers.
+    pub const IOMMU_WRITE_SAFE: u64 = 1 << 6;
     /// TIO is on.
     pub const TIO_EN: u64 = 1 << 7;
 }

@@ -265,7 +265,7 @@ impl PlatformInfo {
             ("rapl_dis", platform_info::RAPL_DIS, self.rapl_dis),
             ("ciphertext_hiding_dram_en", platform_info::CIPHERTEXT_HIDING_DRAM_EN, self.ciphertext_hiding_dram_en),
             ("alias_check_complete", platform_info::ALIAS_CHECK_COMPLETE, self.alias_check_complete),
-            ("iommu_write_safe", platform_info::RESERVED_6, self.iommu_write_safe),
+            ("iommu_write_safe", platform_info::IOMMU_WRITE_SAFE, self.iommu_write_safe),
             ("tio_en", platform_info::TIO_EN, self.tio_en),
         ])
     }
