@@ -18,6 +18,8 @@ use serde_json::Value;
 const KILLS: usize = 3;
 /// How long a guest may take to boot and to be admitted.
 const BOOT: Duration = Duration::from_secs(300);
+/// How long what is killed, or what stands on it, may take to end.
+const STOP: Duration = Duration::from_secs(60);
 /// How long an ask may take to end, well or not.
 const ASK: Duration = Duration::from_secs(240);
 
@@ -66,9 +68,10 @@ impl Told {
         self.lines.lock().unwrap().iter().filter(|line| is(line)).count()
     }
 
-    fn wait(&mut self, what: &str, within: Duration, is: impl Fn(&Value) -> bool) {
+    /// Waits for one more than the `seen` lines of a kind.
+    fn wait(&mut self, what: &str, within: Duration, seen: usize, is: impl Fn(&Value) -> bool) {
         let until = Instant::now() + within;
-        while self.count(&is) == 0 {
+        while self.count(&is) <= seen {
             let ended = self.child.try_wait().unwrap();
             assert!(
                 ended.is_none() && Instant::now() < until,
@@ -79,12 +82,21 @@ impl Told {
         }
     }
 
-    /// Waits for its end, within `within`, else kills it; gives what it printed.
-    fn end(mut self, within: Duration) -> Vec<Value> {
+    /// Whether it ends by itself within this time.
+    fn ends(&mut self, within: Duration) -> bool {
         let until = Instant::now() + within;
-        while self.child.try_wait().unwrap().is_none() && Instant::now() < until {
+        while self.child.try_wait().unwrap().is_none() {
+            if Instant::now() > until {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(100));
         }
+        true
+    }
+
+    /// Waits for its end, within `within`, else kills it; gives what it printed.
+    fn end(mut self, within: Duration) -> Vec<Value> {
+        self.ends(within);
         drop(self.child.kill());
         drop(self.child.wait());
         self.reader.take().unwrap().join().unwrap();
@@ -121,16 +133,19 @@ impl World {
         self.dir.path().join("network.json")
     }
 
-    /// Starts again what has ended, and waits until a node is admitted.
+    /// Starts again what has ended, and waits for the next heartbeat.
     fn supervise(&mut self) {
+        let heartbeat = |line: &Value| line["notice"] == "guest" && line["event"]["event"] == "heartbeat";
+        let mut seen = self.host.count(heartbeat);
         if self.devnet.child.try_wait().unwrap().is_some() {
             self.devnet = devnet(&self.bin, &self.image, self.dir.path(), &self.address);
         }
-        self.devnet.wait("devnet", BOOT, |line| line["event"] == "listening");
+        self.devnet.wait("devnet", BOOT, 0, |line| line["event"] == "listening");
         if self.host.child.try_wait().unwrap().is_some() {
             self.host = host(&self.bin, &self.image, &self.model, self.dir.path(), &self.address);
+            seen = 0;
         }
-        self.host.wait("heartbeat", BOOT, |line| line["notice"] == "guest" && line["event"]["event"] == "heartbeat");
+        self.host.wait("heartbeat", BOOT, seen, heartbeat);
     }
 
     fn ask(&self) -> Told {
@@ -195,23 +210,20 @@ fn every_ask_ends_in_one_answer_or_one_failure_whoever_is_killed() {
         let started = processes::below(world.host.child.id());
         if let Some(pid) = world.pid(victim) {
             kill_nine(pid);
-        }
-        if let Victim::HostTool = victim {
-            drop(world.host.child.wait());
-            gone(&started);
+            match victim {
+                // A host tool whose VM or vsock ended says why, stops the rest, and ends.
+                Victim::Vm | Victim::Vsock => assert!(world.host.ends(STOP), "{victim:?}: the host tool goes on"),
+                Victim::Devnet => assert!(world.devnet.ends(STOP), "the devnet goes on"),
+                Victim::HostTool => {
+                    assert!(world.host.ends(STOP), "the host tool goes on");
+                    gone(&started);
+                }
+            }
         }
         killed += 1;
-        // A host tool whose VM or vsock ended says why, stops the rest, and ends.
         let restarted = Instant::now();
-        let until = restarted + Duration::from_secs(60);
-        while matches!(victim, Victim::Vm | Victim::Vsock)
-            && world.host.child.try_wait().unwrap().is_none()
-            && world.pid(victim).is_none()
-            && Instant::now() < until
-        {
-            std::thread::sleep(Duration::from_millis(100));
-        }
         world.supervise();
+        println!("{killed} {victim:?}: a heartbeat {:?} after the restart", restarted.elapsed());
         let ended = asked.end(ASK);
         assert_eq!(ended.len(), 1, "{victim:?}: wanted one answer or one failure: {ended:?}");
         if ended[0]["text"].is_string() {
@@ -223,7 +235,6 @@ fn every_ask_ends_in_one_answer_or_one_failure_whoever_is_killed() {
             println!("{victim:?}: {}: {}", failure["code"], failure["message"]);
             failures += 1;
         }
-        println!("{killed} {victim:?}: a node is admitted {:?} after the kill", restarted.elapsed());
     }
     println!("{killed} kills: {answers} answers, {failures} failures");
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use blf_tests::processes;
 use serde_json::Value;
 
 use crate::tap::Tap;
@@ -38,7 +39,9 @@ impl Prepared {
     }
 
     pub(crate) fn launch(&self, nodes: u8) -> Launched {
-        self.start(nodes, tempfile::tempdir().unwrap(), |_| {})
+        self.start(nodes, tempfile::tempdir().unwrap(), |host| {
+            host.args(["--api", "127.0.0.1:0"]);
+        })
     }
 
     /// One node whose host says everything it can, with every byte between them recorded in `tap`.
@@ -97,6 +100,13 @@ impl Prepared {
             return Ok(serde_json::from_str(&text).unwrap());
         }
         Err(format!("{text}\n{:#?}", launched.notices.lock().unwrap()))
+    }
+
+    /// What `blf verify` says of a node that is asked directly, through its host.
+    pub(crate) fn verify(&self, launched: &Launched, address: &str) -> Value {
+        let mut verify = Command::new(self.bin.join("blf"));
+        verify.args(["--json", "verify", &format!("https://{address}"), "--network"]).arg(launched.network());
+        serde_json::from_slice(&verify.output().unwrap().stdout).unwrap()
     }
 }
 
@@ -163,21 +173,8 @@ impl Launched {
 
     /// The host tool and what it started.
     pub(crate) fn processes(&self) -> Vec<(u32, String)> {
-        let mut all = Vec::new();
-        for entry in std::fs::read_dir("/proc").unwrap().map_while(Result::ok) {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-            let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { continue };
-            let Some((before, after)) = stat.rsplit_once(") ") else { continue };
-            let name = before.split_once('(').unwrap().1.to_owned();
-            let parent: u32 = after.split(' ').nth(1).unwrap().parse().unwrap();
-            all.push((pid, name, parent));
-        }
         let mut ours = vec![(self.host.id(), "blf-host".to_owned())];
-        let mut at = 0;
-        while let Some((parent, _)) = ours.get(at).cloned() {
-            ours.extend(all.iter().filter(|p| p.2 == parent).map(|p| (p.0, p.1.clone())));
-            at += 1;
-        }
+        ours.extend(processes::below(self.host.id()));
         ours
     }
 }

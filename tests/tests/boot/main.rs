@@ -22,5 +22,14 @@ fn three_nodes_in_the_booted_image_agree() {
     assert!(quorum.iter().all(|m| m["verdict"] != "REJECT"), "{quorum:?}");
     let measurements: std::collections::BTreeSet<_> = quorum.iter().map(|m| m["measurement"].to_string()).collect();
     assert_eq!(measurements.len(), 1, "one image, one measurement");
+    // And each of them, asked without the coordinator.
+    let mut asked = std::collections::BTreeSet::new();
+    for api in launched.kind("api") {
+        let verdict = prepared.verify(&launched, api["address"].as_str().unwrap());
+        assert_eq!((&verdict["verdict"], &verdict["result"]["tier"]), (&"verified".into(), &0.into()), "{verdict}");
+        asked.insert(verdict["result"]["binding"]["keys"]["node"].to_string());
+    }
+    let members: std::collections::BTreeSet<_> = quorum.iter().map(|m| m["node"].to_string()).collect();
+    assert_eq!(asked, members, "the nodes of the quorum, each at its own port");
     launched.stop();
 }
