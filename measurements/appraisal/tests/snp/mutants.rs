@@ -20,7 +20,7 @@ pub(crate) fn flips(genuine: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
 }
 
 /// One byte left out, doubled, or put behind its neighbour; the bytes up to there alone; one more byte behind the last.
-fn edits(genuine: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
+pub(crate) fn edits(genuine: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> {
     let each = (0..genuine.len()).flat_map(|index| {
         let (head, tail) = genuine.split_at(index);
         let mut mutants = vec![
