@@ -108,7 +108,7 @@ impl Attester {
         }
     }
 
-    /// Names what was measured: `tpm-pcr11:`, `snp:` or `tdx:` and the hex of PCR 11, launch digest or MRTD.
+    /// Names what was measured: `tpm-pcr11:`, `snp:` or `tdx:` and the hex of PCR 11, launch digest or digest of MRTD and RTMRs.
     ///
     /// This is what the platform says at this moment and proves nothing by itself.
     ///

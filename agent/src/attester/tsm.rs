@@ -156,7 +156,7 @@ impl Tsm {
         })
     }
 
-    /// `snp:` and the hex of the launch digest, or `tdx:` and the hex of MRTD. They stay the same while the guest lives, so
+    /// `snp:` and the hex of the launch digest, or `tdx:` and that of [`blf_evidence::tdx::measurement`]. They stay the same while the guest lives, so
     /// that a report is asked for at most once. That one speaks for an all-zero statement, which no binding can have.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use blf_evidence::Hex;
 use blf_evidence::bundle::Platform;
 use blf_evidence::statement::Statement;
 use fuser::Errno;
+use sha2::{Digest as _, Sha384};
 
 use lookalike::{Act, LookAlike, Machine};
 
@@ -86,12 +87,18 @@ fn tdx_quotes_of_both_versions() {
     }
 }
 
+/// The name of what was started in the TD with this report body: MRTD, RTMR 1 and RTMR 2.
+fn td(body: &[u8]) -> String {
+    let digest = Sha384::digest([&body[136..184], &body[376..424], &body[424..472]].concat());
+    format!("tdx:{}", hex::encode(digest))
+}
+
 #[test]
 fn measurement_is_named_and_asked_for_once() {
     for (machine, name) in [
         (snp(), format!("snp:{}", hex::encode(&SNP_REPORT[0x90..0xC0]))),
-        (tdx(), format!("tdx:{}", hex::encode(&TDX_V4[48 + 136..48 + 184]))),
-        (Machine { report: tdx_v5, ..tdx() }, format!("tdx:{}", hex::encode(&TDX_V5[54 + 136..54 + 184]))),
+        (tdx(), td(&TDX_V4[48..])),
+        (Machine { report: tdx_v5, ..tdx() }, td(&TDX_V5[54..])),
     ] {
         let mounted = mount!(machine);
         let mut tsm = open(&mounted);

@@ -286,7 +286,7 @@ fn appraise(
 /// Issues and stores the certificate.
 fn certify(turn: &mut Turn<'_>, binding: &Binding, evidence: &Evidence, verdict: Verdict) -> Result<AttestReply> {
     let node = binding.keys.node;
-    let not_after = turn.now.plus(turn.settings.certificate_life).min(binding.not_after);
+    let not_after = turn.now.plus(turn.settings.certificate_life).min(verdict.expires_at);
     let certificate = Certificate {
         binding_sha256: Hex(Sha256::digest(evidence.binding.as_bytes()).into()),
         issued_at: turn.now,
@@ -311,7 +311,7 @@ fn certify(turn: &mut Turn<'_>, binding: &Binding, evidence: &Evidence, verdict:
         (node.to_string(), CERTIFICATES),
     )?;
     seen(turn, node, false)?;
-    let Verdict { measurement, tier } = verdict;
+    let Verdict { measurement, tier, .. } = verdict;
     turn.tell(EventKind::NodeAdmitted { node, measurement, tier, not_after });
     Ok(AttestReply { certificate, signature })
 }

@@ -15,6 +15,8 @@ pub struct Verdict {
     pub measurement: String,
     /// Tier 0, 1 or 2 (architecture decision 3).
     pub tier: u8,
+    /// From when on the same evidence would be refused.
+    pub expires_at: UnixTime,
 }
 
 /// Why evidence or an enrolment is refused.
@@ -65,7 +67,9 @@ impl Appraiser for Appraisal {
         let result = authenticate(evidence, &self.endorsers, now, &AwsLc)
             .and_then(|authentic| self.policy.appraise(authentic, &self.references, expected));
         match result {
-            Ok(result) => Ok(Verdict { measurement: result.measurement_id, tier: result.tier }),
+            Ok(result) => {
+                Ok(Verdict { measurement: result.measurement_id, tier: result.tier, expires_at: result.expires_at })
+            }
             Err(rejected) => {
                 let failed = &rejected.failed;
                 let detail = format!("{}: wanted {}, got {}", failed.id, failed.expected, failed.got);

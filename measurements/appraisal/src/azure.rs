@@ -116,6 +116,7 @@ fn check_hardware(
         (HardwareReport::Snp(report), None) => {
             let endorsements = endorsements.snp.clone().unwrap_or_default();
             let claims = snp::check_report(&report[..], &endorsements, &endorsers.amd, *now, *crypto, checks)?;
+            checks.equal(CheckId::HclVmpl, 0, claims.report.vmpl)?;
             Ok(Hardware::Snp(claims))
         }
         (HardwareReport::Tdx(report), Some(raw)) => {

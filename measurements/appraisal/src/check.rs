@@ -27,13 +27,15 @@ pub enum CheckId {
     ReportFamily,
     /// The report says that a VCEK or a VLEK signed it.
     ReportSigner,
-    /// There is an X.509 certificate for the key that signed the report.
+    /// A certificate for the key that signed the report is there.
+    VekPresent,
+    /// It is an X.509 certificate of a VCEK or VLEK.
     Vek,
     /// A pinned ARK signed the ASK or ASVK, and that the VCEK or VLEK: the right one of the two.
     VekChain,
     /// The revocation list is a CRL that the ARK signed.
     Crl,
-    /// No certificate of the chain is on it.
+    /// The ARK, and its ASK or ASVK, are not on it.
     CrlRevoked,
     /// The certificates of the chain are valid now.
     VekValidity,
@@ -43,6 +45,8 @@ pub enum CheckId {
     VekIdentity,
     /// The certified key signed the report.
     ReportSignature,
+    /// Azure's paravisor asked for the report, at VMPL 0, and no guest above it.
+    HclVmpl,
     /// The TD quote is of version 4 or 5, for a TD, signed with ECDSA P-256, certified by a PCK chain.
     TdQuote,
     /// Intel's collateral for the quote is there.
@@ -167,6 +171,8 @@ pub enum CheckId {
     SnpMitigations,
     /// The revocation list is there and as recent as the policy wants.
     CrlAge,
+    /// The platform is configured as the policy wants it: no keys cached by Intel, …
+    TdPlatform,
     /// Each of the TD's attributes is as the policy wants it: no debug, no migration, …
     TdAttributes,
     /// The TD may use only processor features that the policy allows, and has those that it requires.
@@ -185,6 +191,8 @@ pub enum CheckId {
     CollateralAge,
     /// PCR 4: firmware started this image.
     Pcr4,
+    /// PCR 2 and 3: firmware started no driver but its own.
+    Drivers,
     /// PCR 9: the kernel got this command line and this initrd.
     Pcr9,
     /// PCR 12 is zero: nobody overrode the command line or handed in credentials.
@@ -209,7 +217,7 @@ pub enum CheckId {
 
 impl CheckId {
     /// Every check, in order.
-    pub const ALL: [Self; 98] = [
+    pub const ALL: [Self; 102] = [
         Self::Binding,
         Self::Document,
         Self::Endorsements,
@@ -219,6 +227,7 @@ impl CheckId {
         Self::Report,
         Self::ReportFamily,
         Self::ReportSigner,
+        Self::VekPresent,
         Self::Vek,
         Self::VekChain,
         Self::Crl,
@@ -227,6 +236,7 @@ impl CheckId {
         Self::CrlValidity,
         Self::VekIdentity,
         Self::ReportSignature,
+        Self::HclVmpl,
         Self::TdQuote,
         Self::Collateral,
         Self::PckChain,
@@ -289,6 +299,7 @@ impl CheckId {
         Self::SnpTcbOrder,
         Self::SnpMitigations,
         Self::CrlAge,
+        Self::TdPlatform,
         Self::TdAttributes,
         Self::TdXfam,
         Self::TdModule,
@@ -298,6 +309,7 @@ impl CheckId {
         Self::TcbEvaluation,
         Self::CollateralAge,
         Self::Pcr4,
+        Self::Drivers,
         Self::Pcr9,
         Self::Pcr12,
         Self::Pcr13,
@@ -325,6 +337,7 @@ impl CheckId {
             Self::Report => ("snp.report", "SNP_REPORT_MALFORMED"),
             Self::ReportFamily => ("snp.family", "CHIP_FAMILY_UNKNOWN"),
             Self::ReportSigner => ("snp.signing_key", "SNP_SIGNING_KEY"),
+            Self::VekPresent => ("snp.vek.present", "VEK_MISSING"),
             Self::Vek => ("snp.vek", "VEK_MALFORMED"),
             Self::VekChain => ("snp.vek.chain", "VEK_CHAIN"),
             Self::VekValidity => ("snp.vek.validity", "VEK_EXPIRED"),
@@ -332,6 +345,7 @@ impl CheckId {
             Self::Crl => ("snp.crl", "CRL_MALFORMED"),
             Self::CrlRevoked => ("snp.crl.revoked", "VEK_REVOKED"),
             Self::CrlValidity => ("snp.crl.validity", "CRL_EXPIRED"),
+            Self::HclVmpl => ("azure.vmpl", "HCL_VMPL"),
             Self::ReportSignature => ("snp.signature", "SNP_SIGNATURE"),
             Self::TdQuote => ("tdx.quote", "TDX_QUOTE_MALFORMED"),
             Self::Collateral => ("tdx.collateral", "COLLATERAL_MISSING"),
@@ -393,6 +407,7 @@ impl CheckId {
             Self::SnpTcbOrder => ("snp.tcb.order", "TCB_INCONSISTENT"),
             Self::SnpMitigations => ("snp.mitigations", "MITIGATION_MISSING"),
             Self::CrlAge => ("snp.crl.age", "CRL_TOO_OLD"),
+            Self::TdPlatform => ("tdx.platform", "TDX_PLATFORM_REFUSED"),
             Self::TdAttributes => ("tdx.attributes", "TD_ATTRIBUTES"),
             Self::TdXfam => ("tdx.xfam", "TD_XFAM"),
             Self::TdModule => ("tdx.module", "TDX_MODULE_REFUSED"),
@@ -402,6 +417,7 @@ impl CheckId {
             Self::TcbEvaluation => ("tdx.tcb_evaluation", "COLLATERAL_TOO_OLD"),
             Self::CollateralAge => ("tdx.collateral.age", "COLLATERAL_TOO_OLD"),
             Self::Pcr4 => ("pcr.4", "PCR4_MISMATCH"),
+            Self::Drivers => ("pcr.2_3", "DRIVERS_MEASURED"),
             Self::Pcr9 => ("pcr.9", "PCR9_MISMATCH"),
             Self::Pcr12 => ("pcr.12", "PCR12_MISMATCH"),
             Self::Pcr13 => ("pcr.13", "PCR13_MISMATCH"),

@@ -14,7 +14,7 @@ use blf_evidence::{Hex, UnixTime};
 use serde::{Deserialize, Serialize};
 
 pub use self::snp::{Advisory, Component, Families, GuestPolicy, PlatformInfo, SnpPolicy, TcbFloor};
-pub use self::tdx::{Mask, TdAttributes, TdxPolicy};
+pub use self::tdx::{Mask, PlatformConfiguration, TdAttributes, TdxPolicy};
 pub use self::words::{Accept, Bit, Demand, Limit};
 use crate::authenticate::{Authentic, Claims, Node};
 use crate::azure::Hardware;
@@ -297,12 +297,12 @@ impl Policy {
     fn expiry(&self, binding: &Binding, reference: &Reference, platform: &Claims) -> UnixTime {
         let endorsements = match platform {
             Claims::Azure(azure) => match &azure.hardware {
-                Hardware::Snp(snp) => self.snp.expiry(snp),
-                Hardware::Tdx(tdx) => self.tdx.expiry(tdx),
+                Hardware::Snp(snp) => Some(self.snp.expiry(snp)),
+                Hardware::Tdx(tdx) => Some(self.tdx.expiry(tdx)),
             },
-            Claims::Snp(snp) => self.snp.expiry(snp),
-            Claims::Tdx(tdx) => self.tdx.expiry(tdx),
-            Claims::Tpm(_) => None,
+            Claims::Snp(snp) => Some(self.snp.expiry(snp)),
+            Claims::Tdx(tdx) => Some(self.tdx.expiry(tdx)),
+            Claims::Tpm(tpm) => tpm.ak.valid_until(),
         };
         [reference.valid_until, endorsements].into_iter().flatten().fold(binding.not_after, UnixTime::min)
     }

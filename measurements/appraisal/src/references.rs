@@ -9,7 +9,7 @@ use std::fmt;
 
 use blf_evidence::json::{self, JsonError};
 use blf_evidence::statement::Profile;
-use blf_evidence::{Hex, UnixTime};
+use blf_evidence::{Hex, UnixTime, tdx};
 use serde::{Deserialize, Serialize};
 
 use crate::authenticate::Claims;
@@ -197,11 +197,11 @@ impl Image {
         }
     }
 
-    /// All that was measured; the text of TDX leaves the RTMRs out, as the attester's does.
+    /// All that was measured, as it stands in the evidence.
     pub(crate) fn measured(&self) -> String {
         match self {
             Self::Snp(_) | Self::Tpm(_) => self.to_string(),
-            Self::Tdx(_, rtmr1, rtmr2) => format!("{self} rtmr1:{rtmr1} rtmr2:{rtmr2}"),
+            Self::Tdx(mrtd, rtmr1, rtmr2) => format!("mrtd:{mrtd} rtmr1:{rtmr1} rtmr2:{rtmr2}"),
         }
     }
 }
@@ -210,7 +210,7 @@ impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Snp(digest) => write!(f, "snp:{digest}"),
-            Self::Tdx(mrtd, ..) => write!(f, "tdx:{mrtd}"),
+            Self::Tdx(mrtd, rtmr1, rtmr2) => write!(f, "tdx:{}", tdx::measurement(*mrtd, *rtmr1, *rtmr2)),
             Self::Tpm(pcr11) => f.write_str(&measurement_id(*pcr11)),
         }
     }

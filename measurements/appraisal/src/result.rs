@@ -30,7 +30,8 @@ pub struct AttestationResult {
     /// Whether the image was built from locked inputs.
     pub locked_release: bool,
     /// When this result ends: the first moment at which the same evidence would be refused, by the binding's `not_after`,
-    /// the Reference Value's end, or the age of revocation list or collateral that the policy allows.
+    /// the Reference Value's end, the end of a certificate, revocation list or part of the collateral, or their age that
+    /// the policy allows.
     pub expires_at: UnixTime,
     /// What the platform says of itself, now believed.
     pub claims: PlatformClaims,
@@ -181,7 +182,9 @@ impl AttestationResult {
             2 => {
                 "tier 2: the processor keeps the operator out of the memory that holds your prompt, and this image runs in it"
             }
-            1 => "tier 1: a known TPM says that this image was booted, but the operator could still read its memory",
+            1 => {
+                "tier 1: a genuine chip vouches for this image; whoever owns the machine may have deceived it, and may read its memory"
+            }
             _ => "tier 0: development only; the operator, or anybody who imitates one, can read everything",
         }
     }

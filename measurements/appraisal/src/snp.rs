@@ -49,6 +49,8 @@ pub struct Claims {
     pub signer: Signer,
     /// When the revocation list was made, if there was one.
     pub crl_this_update: Option<UnixTime>,
+    /// When the first certificate of the chain, or the revocation list, is no longer valid.
+    pub valid_until: UnixTime,
     /// What believing the ARK means.
     pub roots: RootKind,
 }

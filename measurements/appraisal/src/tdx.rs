@@ -22,6 +22,7 @@ use blf_evidence::tdx::Quote;
 use blf_evidence::{Hex, UnixTime};
 use sha2::{Digest as _, Sha384};
 
+pub use self::pck::Configuration;
 use crate::authenticate::{Authentic, Context, sha256};
 use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
@@ -43,14 +44,18 @@ pub struct Claims {
     pub fmspc: Hex<6>,
     /// `PPID` of the PCK certificate: the platform.
     pub ppid: Hex<16>,
+    /// `Configuration` of the PCK certificate, which only that of a platform with several packages has.
+    pub configuration: Option<Configuration>,
     /// The status of the platform's TCB level, the quoting enclave's and the TDX module's together.
     pub tcb_status: TcbStatus,
     /// Advisories that apply to that level, e.g. `INTEL-SA-00837`.
     pub advisory_ids: Vec<String>,
     /// `tcbEvaluationDataNumber` of TCB info and QE identity, the smaller one.
     pub tcb_evaluation_data_number: u32,
-    /// The earliest `issueDate` or `thisUpdate` among the collateral.
+    /// The earliest `issueDate` or `thisUpdate` among the collateral, but for the root's CRL, which Intel issues once a year.
     pub collateral_issued: UnixTime,
+    /// When the first part of the collateral, or the first certificate, is no longer valid.
+    pub valid_until: UnixTime,
     /// Whether the event log explains the RTMRs.
     pub event_log: bool,
     /// What believing the root means.
@@ -149,15 +154,17 @@ pub(crate) fn verify(
     let signed = check_signatures(bytes, &quote, &chain.pck, crypto);
     checks.parsed(CheckId::TdQuoteSignature, "by the PCK's quoting enclave", signed)?;
     let collateral = collateral::check(collateral, &chain, root, now, crypto, checks)?;
-    let collateral::Collateral { tcb_info, qe_identity, issued } = collateral;
+    let collateral::Collateral { tcb_info, qe_identity, issued, valid_until } = collateral;
     let verdict = tcb::check(&quote, &chain.platform, &tcb_info, &qe_identity, checks)?;
     Ok(Claims {
         fmspc: chain.platform.fmspc,
         ppid: chain.platform.ppid,
+        configuration: chain.platform.configuration,
         tcb_status: verdict.status,
         advisory_ids: verdict.advisory_ids,
         tcb_evaluation_data_number: tcb_info.tcb_evaluation_data_number.min(qe_identity.tcb_evaluation_data_number),
         collateral_issued: issued,
+        valid_until,
         event_log: false,
         roots: root.kind,
         quote,

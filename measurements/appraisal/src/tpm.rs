@@ -39,6 +39,8 @@ pub enum AkEndorsement {
         root: String,
         /// What believing it means.
         kind: RootKind,
+        /// When the certificate or the root is no longer valid.
+        valid_until: UnixTime,
     },
     /// The relying party itself, by credential activation.
     Activated,
@@ -46,6 +48,16 @@ pub enum AkEndorsement {
     Paravisor,
     /// Nobody: any program could have made this key. Only a policy that says so accepts it, as tier 0.
     Nobody,
+}
+
+impl AkEndorsement {
+    /// When a certificate that vouches is no longer valid.
+    pub(crate) fn valid_until(&self) -> Option<UnixTime> {
+        match self {
+            Self::Certified { valid_until, .. } => Some(*valid_until),
+            Self::Activated | Self::Paravisor | Self::Nobody => None,
+        }
+    }
 }
 
 /// Checks that a TPM quoted these PCRs together with `extra_data`: evidence of a TPM alone, with no words of a node.
@@ -212,8 +224,7 @@ pub(crate) fn check_endorsement(
     let endorsers = context.endorsers;
     if let Some(der) = &evidence.ak_certificate {
         let spki = ak.subject_public_key_info().unwrap_or_default();
-        let root = check_ak_certificate(&der.0, &spki, &endorsers.roots, context.now, context.crypto, checks)?;
-        return Ok(AkEndorsement::Certified { root: root.name().into(), kind: root.kind() });
+        return check_ak_certificate(&der.0, &spki, &endorsers.roots, context.now, context.crypto, checks);
     }
     let activated = endorsers.activated.contains(&ak.name());
     Ok(if activated { AkEndorsement::Activated } else { AkEndorsement::Nobody })

@@ -15,6 +15,7 @@ use x509_cert::{Certificate as Inner, TbsCertificate, Version};
 
 use crate::check::{CheckId, Checks, Rejected};
 use crate::crypto::{Algorithm, CryptoProvider};
+use crate::tpm::AkEndorsement;
 
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
@@ -24,6 +25,9 @@ const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+/// `tcg-kp-EKCertificate` and `tcg-kp-AIKCertificate`.
+const TPM_KEYS: [ObjectIdentifier; 2] =
+    [ObjectIdentifier::new_unwrap("2.23.133.8.1"), ObjectIdentifier::new_unwrap("2.23.133.8.3")];
 
 /// `RSASSA-PSS-params` (RFC 4055, section 3.1): SHA-384, MGF1 with SHA-384, a salt of 48 bytes. The trailer field may stand
 /// there although it has its default value: AMD writes it so in the certificates of ARKs, ASKs and older VCEKs.
@@ -136,11 +140,20 @@ impl Certificate {
         validity.not_before.to_unix_duration().as_secs()..=validity.not_after.to_unix_duration().as_secs()
     }
 
+    /// The key's SEC 1 point, if it is one on P-256.
+    pub(crate) fn p256_point(&self) -> Option<&[u8]> {
+        self.point(PRIME256V1, 65)
+    }
+
     /// The key's SEC 1 point, if it is one on P-384.
     pub(crate) fn p384_point(&self) -> Option<&[u8]> {
+        self.point(SECP384R1, 97)
+    }
+
+    fn point(&self, curve: ObjectIdentifier, length: usize) -> Option<&[u8]> {
         let spki = self.tbs().subject_public_key_info();
-        let p384 = spki.algorithm.oid == EC_PUBLIC_KEY && self.curve() == Some(SECP384R1);
-        spki.subject_public_key.as_bytes().filter(|point| p384 && point.len() == 97 && point[0] == 4)
+        let on_curve = spki.algorithm.oid == EC_PUBLIC_KEY && self.curve() == Some(curve);
+        spki.subject_public_key.as_bytes().filter(|point| on_curve && point.len() == length && point[0] == 4)
     }
 
     pub(crate) fn signed(&self, other: &Self, crypto: &dyn CryptoProvider) -> bool {
@@ -200,6 +213,13 @@ impl Certificate {
         Some(authority && usage.is_none_or(|(_, usage)| usage.key_cert_sign()))
     }
 
+    /// Whether it says that its key is one of a TPM's: `tcg-kp-AIKCertificate`, or `tcg-kp-EKCertificate`, which a cloud
+    /// writes into both kinds (TCG EK Credential Profile, section 3).
+    fn is_of_a_tpm(&self) -> bool {
+        let usage = self.tbs().get_extension::<ExtendedKeyUsage>();
+        usage.is_ok_and(|usage| usage.is_some_and(|(_, usage)| TPM_KEYS.iter().any(|key| usage.0.contains(key))))
+    }
+
     /// Whether it says that its key may sign revocation lists.
     pub(crate) fn may_revoke(&self) -> bool {
         let usage = self.tbs().get_extension::<KeyUsage>();
@@ -208,14 +228,14 @@ impl Certificate {
 }
 
 /// Checks that one of `roots` certified the key `spki` (DER), and says which.
-pub(crate) fn check_ak_certificate<'a>(
+pub(crate) fn check_ak_certificate(
     der: &[u8],
     spki: &[u8],
-    roots: &'a [Root],
+    roots: &[Root],
     now: UnixTime,
     crypto: &dyn CryptoProvider,
     checks: &mut Checks,
-) -> Result<&'a Root, Box<Rejected>> {
+) -> Result<AkEndorsement, Box<Rejected>> {
     let leaf = checks.parsed(CheckId::AkCertificate, "an X.509 v3 certificate", Certificate::parse(der))?;
     let tbs = leaf.tbs();
     let issuers: Vec<_> = roots.iter().filter(|root| root.certificate.tbs().subject() == tbs.issuer()).collect();
@@ -232,13 +252,19 @@ pub(crate) fn check_ak_certificate<'a>(
     let valid = validity.iter().all(|validity| validity.contains(&now.0));
     let got = format!("{:?} under a root of {:?}", validity[0], validity[1]);
     checks.require(CheckId::AkCertificateValidity, format!("valid at {}", now.0), got, valid)?;
-    let usage = (root.certificate.may_issue(), leaf.may_issue());
-    let got = format!("root may issue: {:?}, certificate may issue: {:?}", usage.0, usage.1);
-    let wanted = "root may issue: Some(true), certificate may issue: Some(false)";
-    checks.require(CheckId::AkCertificateUsage, wanted, got, usage == (Some(true), Some(false)))?;
+    let usage = (root.certificate.may_issue(), leaf.may_issue(), leaf.is_of_a_tpm());
+    let got = format!("root may issue: {:?}, certificate may issue: {:?}, of a TPM: {}", usage.0, usage.1, usage.2);
+    let wanted = "root may issue: Some(true), certificate may issue: Some(false), of a TPM: true";
+    checks.require(CheckId::AkCertificateUsage, wanted, got, usage == (Some(true), Some(false), true))?;
     let certified = tbs.subject_public_key_info().to_der().unwrap_or_default();
     checks.equal(CheckId::AkCertificateKey, hex::encode(spki), hex::encode(certified))?;
-    Ok(root)
+    let last = validity.map(|validity| *validity.end()).into_iter().fold(u64::MAX, u64::min);
+    Ok(AkEndorsement::Certified { root: root.name.clone(), kind: root.kind, valid_until: after(last) })
+}
+
+/// The first moment after a last second.
+pub(crate) fn after(last: u64) -> UnixTime {
+    UnixTime(last.saturating_add(1))
 }
 
 /// The first member, with its header, of the SEQUENCE that `der` is: what a signature in the last one covers.

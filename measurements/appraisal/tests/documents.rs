@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use blf_appraisal::policy::{Accept, Bit, Component, Limit, Policy};
 use blf_appraisal::references::{Reference, References, SnpReference, TdxReference, TpmReference};
 use blf_evidence::statement::Profile;
+use blf_evidence::tdx::measurement;
 use blf_evidence::{Hex, UnixTime};
 use serde_json::{Value, json};
 
@@ -140,6 +141,9 @@ fn refused_policies() {
         assert_ne!(&bad, good, "{at}: no effect");
         assert_eq!(kind.verdicts(&bad), (!by_schema, false), "{at}");
     }
+    // The devnet's, which takes any cloud.
+    let bad = with(&kind.documents[1], "/snp/chip_ids", json!({"only": ["00".repeat(64)]}));
+    assert_eq!(kind.verdicts(&bad), (true, false), "chips, and any cloud's key for all of them");
     let text = good.to_string();
     for (from, to) in [("\"anchor\":\"any\"", "\"anchor\":\"any\",\"anchor\":\"any\""), ("{", "["), ("}", "}}")] {
         let bad = text.replacen(from, to, 1);
@@ -165,7 +169,7 @@ fn refused_references() {
     assert_eq!(error, format!("references: snp:{}{twice}", Hex([1; 48])));
     let error = other(|image| image.tdx.as_mut().unwrap().rtmr2 = Hex([5; 48]));
     assert!(
-        error.starts_with(&format!("references: tdx:{} rtmr1:", Hex([2; 48]))) && error.ends_with(twice),
+        error.starts_with(&format!("references: mrtd:{} rtmr1:", Hex([2; 48]))) && error.ends_with(twice),
         "{error}"
     );
     let error = other(|image| image.tpm.as_mut().unwrap().pcr11 = Hex([6; 32]));
@@ -178,8 +182,11 @@ fn refused_references() {
 fn ids_that_a_job_may_name() {
     let current = Reference { retired: None, ..image() };
     let ids = document(vec![current]).measurement_ids();
-    let wanted =
-        [format!("snp:{}", Hex([1; 48])), format!("tdx:{}", Hex([2; 48])), format!("tpm-pcr11:{}", Hex([6; 32]))];
+    let wanted = [
+        format!("snp:{}", Hex([1; 48])),
+        format!("tdx:{}", measurement(Hex([2; 48]), Hex([4; 48]), Hex([5; 48]))),
+        format!("tpm-pcr11:{}", Hex([6; 32])),
+    ];
     assert_eq!(ids, wanted);
     assert!(document(vec![image()]).measurement_ids().is_empty(), "retired");
 }

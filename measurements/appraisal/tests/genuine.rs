@@ -11,7 +11,7 @@ use blf_evidence::eventlog::{EV_SEPARATOR, Event, EventLog};
 use blf_evidence::tpm::{HashAlg, ObjectAttributes, PublicKey, Scheme, Signature};
 use blf_evidence::{Base64, Hex, UnixTime};
 use node::{Ca, NOW, Setting, Tpm, boot_vector, tpm_of};
-use rcgen::{BasicConstraints, CustomExtension, IsCa, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 
 /// The code with which evidence is refused after this damage.
 #[track_caller]
@@ -351,7 +351,14 @@ fn certificate_for_another_use() {
         extension.set_criticality(true);
         params.custom_extensions = vec![extension];
     });
-    for (name, certificate) in [("an authority", authority), ("an unknown critical extension", unknown)] {
+    let [server, none] = [vec![ExtendedKeyUsagePurpose::ServerAuth], vec![]]
+        .map(|usages| setting.ca.certify_with(ak, |params| params.extended_key_usages = usages));
+    for (name, certificate) in [
+        ("an authority", authority),
+        ("an unknown critical extension", unknown),
+        ("a server's", server),
+        ("nobody's in particular", none),
+    ] {
         let damage = |evidence: &mut Evidence| tpm_of(evidence).ak_certificate = Some(certificate);
         assert_eq!(code(&setting, damage), "AK_CERTIFICATE_USAGE", "{name}");
     }
@@ -393,9 +400,13 @@ fn who_vouches_for_the_ak() {
         let Claims::Tpm(tpm) = &authentic.platform else { panic!("not a TPM") };
         tpm.ak.clone()
     };
-    let wanted = AkEndorsement::Certified { root: "test root".into(), kind: RootKind::Development };
-    assert_eq!(vouching(&setting.evidence(), &setting), wanted);
     let mut evidence = setting.evidence();
+    let ends = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    tpm_of(&mut evidence).ak_certificate = Some(setting.ca.certify_with(&setting.tpm.ak, ends));
+    // That second is still good.
+    let valid_until = UnixTime(1_798_761_601);
+    let wanted = AkEndorsement::Certified { root: "test root".into(), kind: RootKind::Development, valid_until };
+    assert_eq!(vouching(&evidence, &setting), wanted);
     tpm_of(&mut evidence).ak_certificate = None;
     let ak = |setting: &Setting| vouching(&evidence, setting);
     assert_eq!(ak(&setting), AkEndorsement::Nobody);

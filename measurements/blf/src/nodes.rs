@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use blf_appraisal::authenticate::{Endorsers, authenticate};
 use blf_appraisal::aws_lc::AwsLc;
 use blf_appraisal::check::Rejected;
-use blf_appraisal::policy::{Expectations, POLICY_CAP, Policy};
+use blf_appraisal::policy::{Expectations, Limit, POLICY_CAP, Policy};
 use blf_appraisal::references::{REFERENCES_CAP, References};
 use blf_appraisal::release::{RELEASE_CAP, Release};
 use blf_appraisal::result::AttestationResult;
@@ -24,8 +24,8 @@ const PRODUCTION: &str = "production";
 pub(crate) const POLICIES: [(&str, &str); 3] =
     [("confidential", Policy::CONFIDENTIAL), ("devnet", Policy::DEVNET), ("released", Policy::RELEASED)];
 /// Codes that say what is missing or too old of the endorsements: with newer ones the same evidence may do.
-const WANTING: [&str; 5] =
-    ["COLLATERAL_MISSING", "COLLATERAL_TOO_OLD", "CRL_EXPIRED", "CRL_TOO_OLD", "STALE_COLLATERAL"];
+const WANTING: [&str; 6] =
+    ["COLLATERAL_MISSING", "COLLATERAL_TOO_OLD", "CRL_EXPIRED", "CRL_TOO_OLD", "STALE_COLLATERAL", "VEK_MISSING"];
 
 /// A network as its document and the files beside it describe it.
 pub struct Known {
@@ -42,6 +42,8 @@ pub struct Reference {
     references: References,
     endorsers: Endorsers,
     policy: Policy,
+    /// As it was chosen: a file or a name.
+    policy_name: String,
 }
 
 /// A node whose evidence was genuine and wanted.
@@ -81,14 +83,14 @@ impl Known {
         let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
         let file = beside(&network.release);
         let release = Release::parse(&read_file(&file, RELEASE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
-        let policy = self::policy(policy, &profile.name)?;
+        let (policy_name, policy) = self::policy(policy, &profile.name)?;
         let mut endorsers = Endorsers::default();
         for root in &network.ak_roots {
             let kind = if root.development { RootKind::Development } else { RootKind::Production };
             endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
         }
         let references = References::from(&release);
-        Ok(Self { network, profile, reference: Reference { references, endorsers, policy } })
+        Ok(Self { network, profile, reference: Reference { references, endorsers, policy, policy_name } })
     }
 }
 
@@ -99,7 +101,8 @@ impl Reference {
     /// [`Exit::Config`] naming the file and what is wrong with it.
     pub fn offline(references: &Path, policy: Option<&Path>) -> Result<Self, Failure> {
         let (references, endorsers) = (read_references(references)?, Endorsers::default());
-        Ok(Self { references, endorsers, policy: self::policy(policy, PRODUCTION)? })
+        let (policy_name, policy) = self::policy(policy, PRODUCTION)?;
+        Ok(Self { references, endorsers, policy, policy_name })
     }
 
     /// The same with the Reference Values of a file instead, if there is one.
@@ -109,6 +112,16 @@ impl Reference {
     pub fn with(self, references: Option<&Path>) -> Result<Self, Failure> {
         let references = references.map(read_references).transpose()?.unwrap_or(self.references);
         Ok(Self { references, ..self })
+    }
+
+    /// The policy's file or name.
+    pub fn policy_name(&self) -> &str {
+        &self.policy_name
+    }
+
+    /// Whether the policy asks how old the block is that dates the evidence.
+    pub fn limits_anchors(&self) -> bool {
+        self.policy.anchor_age_blocks != Limit::Any
     }
 
     /// Appraises evidence: genuine first, wanted second.
@@ -173,7 +186,7 @@ pub fn refused(rejected: &Rejected, whose: &str) -> Failure {
 ///
 /// # Errors
 /// [`Exit::Config`] naming the file and what is wrong with it.
-pub fn policy(chosen: Option<&Path>, profile: &str) -> Result<Policy, Failure> {
+fn policy(chosen: Option<&Path>, profile: &str) -> Result<(String, Policy), Failure> {
     let name = match chosen {
         Some(file) => file.to_str().unwrap_or_default(),
         None if profile == PRODUCTION => "confidential",
@@ -187,7 +200,7 @@ pub fn policy(chosen: Option<&Path>, profile: &str) -> Result<Policy, Failure> {
             .map_err(|f| f.hint(format!("a file, or one of {}", POLICIES.map(|(name, _)| name).join(", "))))?,
         (own, _) => own.map_or("", |(_, text)| text).into(),
     };
-    Policy::parse(&text).map_err(|e| wrong(&e))
+    Ok((name.into(), Policy::parse(&text).map_err(|e| wrong(&e))?))
 }
 
 fn read_references(file: &Path) -> Result<References, Failure> {

@@ -35,7 +35,8 @@ pub struct SnpEndorsements {
     pub ask: Option<Base64>,
     /// The ARK; null for the one that the verifier carries. Another one is refused.
     pub ark: Option<Base64>,
-    /// The ARK's certificate revocation list, or null.
+    /// The ARK's certificate revocation list, or null: for a VCEK the one that AMD's KDS has below `/vcek/v1`, for a VLEK below
+    /// `/vlek/v1`.
     pub crl: Option<Base64>,
 }
 

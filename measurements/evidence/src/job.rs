@@ -27,7 +27,7 @@ pub struct JobContext {
     pub cofhe: Option<CofheShare>,
     /// Chosen by the user at random, so that the prompt can name it before the ICL knows it.
     pub job_id: Hex<32>,
-    /// Accepted measurement ids, as `tpm-pcr11:` + 64 hex digits.
+    /// Accepted measurement ids, as `tpm-pcr11:` + 64 hex digits, `snp:` or `tdx:` + 96.
     pub measurements: Vec<String>,
     /// Most tokens to generate.
     pub max_new_tokens: u32,

@@ -7,7 +7,15 @@ pub mod pem;
 
 use std::fmt::Display;
 
+use sha2::{Digest as _, Sha384};
+
 use crate::Hex;
+
+/// What was started in a TD, by one number: SHA-384 of MRTD, RTMR 1 and RTMR 2. MRTD alone is the firmware, which images share.
+#[must_use]
+pub fn measurement(mr_td: Hex<48>, rtmr1: Hex<48>, rtmr2: Hex<48>) -> Hex<48> {
+    Hex(Sha384::digest([mr_td.0, rtmr1.0, rtmr2.0].concat()).into())
+}
 
 /// Longest quote accepted, in bytes. Real ones have about 5,000, or 8,000 with padding.
 pub const QUOTE_CAP: usize = 16 * 1024;

@@ -108,7 +108,7 @@ impl Appraiser for Peer {
         if (&binding.audience, binding.nonce, binding.purpose) != asked {
             return Err(refused("binding: wanted the audience, nonce and purpose that were asked for"));
         }
-        Ok(Verdict { measurement: MEASUREMENT.into(), tier: 0 })
+        Ok(Verdict { measurement: MEASUREMENT.into(), tier: 0, expires_at: binding.not_after })
     }
 }
 

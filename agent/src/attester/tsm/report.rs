@@ -1,5 +1,7 @@
 //! As much of a report's and a quote's layout as the attester must know: does it speak for our statement, and what was measured.
 
+use blf_evidence::{Hex, tdx};
+
 use super::TsmFailure;
 
 /// Launch digest and MRTD are SHA-384 digests.
@@ -19,6 +21,8 @@ const TDX_BODY_1_0_BYTES: usize = 584;
 const TDX_BODY_1_5_BYTES: usize = 648;
 /// In the body.
 const TDX_MRTD: usize = 136;
+const TDX_RTMR1: usize = 376;
+const TDX_RTMR2: usize = 424;
 const TDX_REPORT_DATA: usize = 520;
 
 /// A report or quote that carries the wanted statement.
@@ -76,7 +80,9 @@ pub(super) fn tdx(bytes: Vec<u8>, statement: &[u8; 64]) -> Result<Report, TsmFai
         return Err(TsmFailure::Layout { field: "quote signature length", wanted, got: declared.into() });
     }
     check_report_data(&bytes, body + TDX_REPORT_DATA, statement)?;
-    let measurement = field("MRTD", &bytes, body + TDX_MRTD)?;
+    let [mrtd, rtmr1, rtmr2] = [("MRTD", TDX_MRTD), ("RTMR1", TDX_RTMR1), ("RTMR2", TDX_RTMR2)]
+        .map(|(name, offset)| field(name, &bytes, body + offset).map(Hex));
+    let Hex(measurement) = tdx::measurement(mrtd?, rtmr1?, rtmr2?);
     Ok(Report { bytes, certificates: None, measurement })
 }
 

@@ -53,7 +53,8 @@ impl Appraiser for Peer {
         if got != (&expected.audience, expected.nonce, expected.purpose) || now > binding.not_after {
             return Err(reason("NOT_WANTED", "wanted another audience, nonce, purpose or end"));
         }
-        Ok(Verdict { measurement: format!("tpm-pcr11:{}", tpm.pcrs[11]), tier: 0 })
+        let measurement = format!("tpm-pcr11:{}", tpm.pcrs[11]);
+        Ok(Verdict { measurement, tier: 0, expires_at: binding.not_after })
     }
 }
 

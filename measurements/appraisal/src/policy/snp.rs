@@ -129,6 +129,9 @@ pub enum Component {
 impl SnpPolicy {
     /// What the types do not say: Turin alone has an FMC, mitigations are bits of 64, no chip has two floors.
     pub(super) fn check_form(&self) -> Result<(), String> {
+        if self.chip_ids != Accept::Any && self.csps == Accept::Any {
+            return Err("snp: csps: wanted a list beside that of chip_ids: a cloud's key may sign for any chip".into());
+        }
         for (index, floor) in self.tcb_floors.iter().enumerate() {
             let at = |member: &str| format!("snp: tcb_floors: {index}: {member}");
             let turin = floor.family == Family::Turin;
@@ -176,9 +179,10 @@ impl SnpPolicy {
         Ok(tier)
     }
 
-    /// When the revocation list gets too old.
-    pub(super) fn expiry(&self, claims: &Claims) -> Option<UnixTime> {
-        self.crl_age_s.end(claims.crl_this_update.map(|UnixTime(time)| time)).map(UnixTime)
+    /// When the revocation list gets too old, or what vouches for the report is no longer valid.
+    pub(super) fn expiry(&self, claims: &Claims) -> UnixTime {
+        let too_old = self.crl_age_s.end(claims.crl_this_update.map(|UnixTime(time)| time));
+        too_old.map_or(claims.valid_until, |end| claims.valid_until.min(UnixTime(end)))
     }
 
     fn check_chip(&self, report: &Report, signer: &Signer, checks: &mut Checks) -> Result<(), Box<Rejected>> {

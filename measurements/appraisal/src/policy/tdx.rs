@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::words::{Accept, Bit, Bits, Demand, Limit};
 use crate::check::{CheckId, Checks, Rejected};
-use crate::tdx::{Claims, TcbStatus};
+use crate::tdx::{Claims, Configuration, TcbStatus};
 
 /// What is wanted of TDX.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -20,6 +20,8 @@ pub struct TdxPolicy {
     pub event_log: Demand,
     /// FMSPC of platforms.
     pub fmspcs: Accept<Hex<6>>,
+    /// `Configuration` of the PCK certificate. Of platforms with one package, whose certificates have none, nothing is wanted.
+    pub platform_configuration: PlatformConfiguration,
     /// Lowest `tcbEvaluationDataNumber` of the collateral.
     pub minimum_tcb_evaluation_data_number: u32,
     /// MRCONFIGID; zero when the launcher gave none.
@@ -32,6 +34,8 @@ pub struct TdxPolicy {
     pub mr_seam: Accept<Hex<48>>,
     /// PPID of platforms.
     pub ppids: Accept<Hex<16>>,
+    /// Must RTMR 0 be one that the Reference Value lists? It covers what the host gives to the firmware, ACPI's tables included.
+    pub rtmr0: Demand,
     /// SEAMATTRIBUTES.
     pub seam_attributes: Accept<Hex<8>>,
     /// MRSERVICETD that may be bound. Having none is always accepted.
@@ -57,6 +61,16 @@ pub struct TdAttributes {
     pub sept_ve_disable: Bit,
 }
 
+/// What a PCK certificate says of a platform with several packages, by Intel's names.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // each is the member of its name in `crate::tdx::Configuration`
+pub struct PlatformConfiguration {
+    pub cached_keys: Bit,
+    pub dynamic_platform: Bit,
+    pub smt_enabled: Bit,
+}
+
 /// Bits of a 64-bit number, written as 16 hex digits, the highest first.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -73,13 +87,18 @@ impl TdxPolicy {
         let wanted = format!("PPID {}; FMSPC {}", self.ppids.list(), self.fmspcs.list());
         let ok = self.ppids.accepts(&claims.ppid) && self.fmspcs.accepts(&claims.fmspc);
         checks.require(CheckId::Chip, wanted, format!("PPID {}; FMSPC {}", claims.ppid, claims.fmspc), ok)?;
+        let (bits, word) = (self.platform_configuration.bits(), claims.configuration.map(PlatformConfiguration::word));
+        let got = word.map_or_else(|| "none".into(), |word| bits.spelled(word));
+        let ok = word.is_none_or(|word| bits.admit(word));
+        checks.require(CheckId::TdPlatform, bits.wording(), got, ok)?;
         self.check_td(&claims.quote, checks)?;
         self.check_tcb(claims, now, checks)
     }
 
-    /// When the collateral gets too old.
-    pub(super) fn expiry(&self, claims: &Claims) -> Option<UnixTime> {
-        self.collateral_age_s.end(Some(claims.collateral_issued.0)).map(UnixTime)
+    /// When the collateral gets too old, or what vouches for the quote is no longer valid.
+    pub(super) fn expiry(&self, claims: &Claims) -> UnixTime {
+        let too_old = self.collateral_age_s.end(Some(claims.collateral_issued.0));
+        too_old.map_or(claims.valid_until, |end| claims.valid_until.min(UnixTime(end)))
     }
 
     fn check_td(&self, quote: &Quote, checks: &mut Checks) -> Result<(), Box<Rejected>> {
@@ -125,6 +144,22 @@ impl TdxPolicy {
         let got = format!("{} s old", now.0.saturating_sub(issued));
         let ok = self.collateral_age_s.admits(Some(issued), now.0);
         checks.require(CheckId::CollateralAge, self.collateral_age_s.wording("s"), got, ok)
+    }
+}
+
+impl PlatformConfiguration {
+    /// Intel has names for these and no bits: the numbers are ours, and go nowhere.
+    fn bits(&self) -> Bits<3> {
+        Bits([
+            ("dynamic_platform", 1, self.dynamic_platform),
+            ("cached_keys", 2, self.cached_keys),
+            ("smt_enabled", 4, self.smt_enabled),
+        ])
+    }
+
+    fn word(of: Configuration) -> u64 {
+        let Configuration { dynamic_platform, cached_keys, smt_enabled } = of;
+        u64::from(dynamic_platform) | u64::from(cached_keys) << 1 | u64::from(smt_enabled) << 2
     }
 }
 

@@ -9,6 +9,7 @@ use blf_evidence::snp::{Family, Report, Tcb};
 use blf_evidence::statement::{Anchor, Binding, Profile, Purpose};
 use blf_evidence::tdx::{Authentication, EnclaveReport, Quote};
 use blf_evidence::{Hex, UnixTime};
+use sha2::{Digest as _, Sha256};
 
 use super::{Accept, Expectations, Head, PlatformName, Policy};
 use crate::authenticate::{Authentic, Claims, Node};
@@ -17,7 +18,7 @@ use crate::check::{Checks, Rejected, Stage};
 use crate::references::{Reference, References, SnpReference, TdxReference, TpmReference};
 use crate::result::AttestationResult;
 use crate::snp::{self, Signer};
-use crate::tdx::{self, TcbStatus};
+use crate::tdx::{self, Configuration, TcbStatus};
 use crate::tpm::{self, AkEndorsement};
 use crate::x509::RootKind;
 
@@ -103,7 +104,7 @@ impl Case {
             snp: vec![launch(0x11, 1), launch(0x12, 2)],
             tdx: Some(TdxReference {
                 mrtd: vec![Hex([0x21; 48]), MRTD],
-                rtmr0: Accept::Any,
+                rtmr0: Accept::Only(vec![RTMRS[0]]),
                 rtmr1: RTMRS[1],
                 rtmr2: RTMRS[2],
             }),
@@ -216,6 +217,7 @@ fn snp_claims() -> snp::Claims {
         family: Family::Genoa,
         signer: Signer::Vcek,
         crl_this_update: Some(UnixTime(NOW - DAY)),
+        valid_until: UnixTime(NOW + 20 * DAY),
         roots: RootKind::Production,
     }
 }
@@ -252,10 +254,12 @@ fn tdx_claims() -> tdx::Claims {
         quote,
         fmspc: Hex([0x90, 0xc0, 0x6f, 0, 0, 0]),
         ppid: Hex([7; 16]),
+        configuration: Some(Configuration { dynamic_platform: true, cached_keys: false, smt_enabled: true }),
         tcb_status: TcbStatus::UpToDate,
         advisory_ids: Vec::new(),
         tcb_evaluation_data_number: 20,
         collateral_issued: UnixTime(NOW - DAY),
+        valid_until: UnixTime(NOW + 20 * DAY),
         event_log: true,
         roots: RootKind::Production,
     }
@@ -265,9 +269,16 @@ fn tpm_claims() -> tpm::Claims {
     let mut pcrs = [Hex([1; 32]); 24];
     (pcrs[4], pcrs[9], pcrs[11]) = (Hex([4; 32]), Hex([9; 32]), Hex([11; 32]));
     (pcrs[12], pcrs[13]) = (Hex([0; 32]), Hex([0; 32]));
+    // What extending a register of zeros with SHA-256 of four zero bytes gives.
+    let separator = Sha256::digest([[0; 32], Sha256::digest([0; 4]).into()].concat());
+    (pcrs[2], pcrs[3]) = (Hex(separator.into()), Hex(separator.into()));
     tpm::Claims {
         pcrs,
-        ak: AkEndorsement::Certified { root: "a TPM maker".into(), kind: RootKind::Production },
+        ak: AkEndorsement::Certified {
+            root: "a TPM maker".into(),
+            kind: RootKind::Production,
+            valid_until: UnixTime(NOW + 20 * DAY),
+        },
         ak_name: vec![0, 0x0b],
         event_log: true,
     }

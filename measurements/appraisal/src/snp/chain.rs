@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use blf_evidence::UnixTime;
 use blf_evidence::endorsements::SnpEndorsements;
 use blf_evidence::snp::{Family, Report};
+use blf_evidence::{Base64, UnixTime};
 
 use super::vek::Vek;
 use super::{Claims, Root, Signer, read};
@@ -13,7 +13,7 @@ use crate::authenticate::Authentic;
 use crate::check::{CheckId, Checks, Rejected};
 use crate::crl::Crl;
 use crate::crypto::{Algorithm, CryptoProvider};
-use crate::x509::{Certificate, RootKind};
+use crate::x509::{Certificate, RootKind, after};
 
 /// A VCEK or VLEK that a pinned ARK vouches for, whatever the time: it can authenticate any number of reports.
 ///
@@ -67,8 +67,11 @@ impl Chain {
         crypto: &dyn CryptoProvider,
         checks: &mut Checks,
     ) -> Result<Self, Box<Rejected>> {
-        let vek = endorsements.vek.as_ref().map_or_else(|| Err("none".into()), |der| Vek::parse(&der.0));
-        let vek = checks.parsed(CheckId::Vek, "the certificate of a VCEK or VLEK", vek)?;
+        let Some(Base64(vek)) = &endorsements.vek else {
+            return Err(checks.reject(CheckId::VekPresent, "a certificate", "none"));
+        };
+        checks.require(CheckId::VekPresent, "a certificate", "a certificate", true)?;
+        let vek = checks.parsed(CheckId::Vek, "the certificate of a VCEK or VLEK", Vek::parse(vek))?;
         let mut attempts = roots
             .iter()
             .filter(|root| root.family == vek.family)
@@ -85,7 +88,7 @@ impl Chain {
                 let crl = checks.parsed(CheckId::Crl, "a CRL by the ARK", Crl::parse(&der.0, &root.ark, crypto))?;
                 let revoked = crl.revoked(&[&root.ark, &issuer]);
                 let got = revoked.map_or_else(|| "none of them".into(), |serial| format!("serial number {serial}"));
-                checks.require(CheckId::CrlRevoked, "no certificate of the chain", got, revoked.is_none())?;
+                checks.require(CheckId::CrlRevoked, "neither the ARK nor its ASK or ASVK", got, revoked.is_none())?;
                 Some(crl)
             }
         };
@@ -128,6 +131,7 @@ impl Chain {
             family: self.vek.family,
             signer: self.vek.signer.clone(),
             crl_this_update: self.crl.as_ref().map(|crl| crl.this_update),
+            valid_until: self.crl.iter().fold(after(*self.validity.end()), |end, crl| end.min(crl.next_update)),
             roots: self.roots,
         })
     }

@@ -13,7 +13,7 @@ use super::tcb::{QeIdentity, TcbInfo};
 use crate::check::{CheckId, Checks, Rejected};
 use crate::crl::Crl;
 use crate::crypto::CryptoProvider;
-use crate::x509::Certificate;
+use crate::x509::{Certificate, after};
 
 /// Common name of the certificate that signs TCB info and QE identity.
 const TCB_SIGNING_NAME: &str = "Intel SGX TCB Signing";
@@ -22,8 +22,10 @@ const TCB_SIGNING_NAME: &str = "Intel SGX TCB Signing";
 pub(super) struct Collateral {
     pub(super) tcb_info: TcbInfo,
     pub(super) qe_identity: QeIdentity,
-    /// The earliest `issueDate` or `thisUpdate`.
+    /// The earliest `issueDate` or `thisUpdate` of what Intel issues anew every month: all but the root's CRL.
     pub(super) issued: UnixTime,
+    /// When the first part, or the first certificate, is no longer valid.
+    pub(super) valid_until: UnixTime,
 }
 
 /// Checks signatures, form, dates, and revocation, in this order.
@@ -55,9 +57,9 @@ pub(super) fn check(
     let revoked = signed.revoked(chain, root);
     let got = revoked.as_deref().unwrap_or("none");
     checks.require(CheckId::PckRevoked, "none", got, revoked.is_none())?;
-    let made = [signed.root_crl.this_update, signed.pck_crl.this_update, tcb_info.issue_date, qe_identity.issue_date];
-    let issued = made.into_iter().min().unwrap_or_default();
-    Ok(Collateral { tcb_info, qe_identity, issued })
+    let issued = signed.pck_crl.this_update.min(tcb_info.issue_date).min(qe_identity.issue_date);
+    let last = dates.iter().map(|(_, _, to)| to.0).min().unwrap_or_default();
+    Ok(Collateral { tcb_info, qe_identity, issued, valid_until: after(last) })
 }
 
 /// That all signatures are good, and the certificates and lists that this took.

@@ -28,6 +28,11 @@ const PCE_SVN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1
 const CPU_SVN: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.2.18");
 const PCE_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.3");
 const FMSPC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.4");
+/// Only of platforms with several packages.
+const CONFIGURATION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7");
+const DYNAMIC_PLATFORM: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.1");
+const CACHED_KEYS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.2");
+const SMT_ENABLED: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113741.1.13.1.7.3");
 
 /// A PCK certificate and its CA, of whom the root believes.
 pub(super) struct PckChain {
@@ -44,6 +49,18 @@ pub(super) struct Platform {
     /// The 16 `SGX TCB Comp SVN`, which are compared with Intel's levels.
     pub(super) cpu_svn: Hex<16>,
     pub(super) pce_svn: u16,
+    pub(super) configuration: Option<Configuration>,
+}
+
+/// `Configuration` of a platform: what its owner or its maker made of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Configuration {
+    /// `Dynamic Platform`: packages can be added.
+    pub dynamic_platform: bool,
+    /// `Cached Keys`: Intel keeps the platform's root keys.
+    pub cached_keys: bool,
+    /// `SMT Enabled`.
+    pub smt_enabled: bool,
 }
 
 /// Checks that the quote's chain is a PCK certificate, its CA, and the root that is believed.
@@ -101,8 +118,8 @@ pub(super) fn has_signed(
     signature: &Hex<64>,
     crypto: &dyn CryptoProvider,
 ) -> bool {
-    let key = signer.tbs().subject_public_key_info().subject_public_key.as_bytes().unwrap_or_default();
-    crypto.verify(Algorithm::EcdsaP256Sha256Fixed, key, message, &signature.0)
+    let verify = |key| crypto.verify(Algorithm::EcdsaP256Sha256Fixed, key, message, &signature.0);
+    signer.p256_point().is_some_and(verify)
 }
 
 impl Platform {
@@ -129,6 +146,22 @@ impl Platform {
             pce_id: octets(only(&entries, PCE_ID)?)?,
             cpu_svn: Hex(cpu_svn),
             pce_svn: only(&tcb, PCE_SVN)?.decode_as().map_err(malformed)?,
+            configuration: match entries.iter().any(|entry| entry.oid == CONFIGURATION) {
+                true => Some(Configuration::parse(only(&entries, CONFIGURATION)?)?),
+                false => None,
+            },
+        })
+    }
+}
+
+impl Configuration {
+    fn parse(value: &Any) -> Result<Self, String> {
+        let entries: Vec<Entry> = value.decode_as().map_err(malformed)?;
+        let says = |name| only(&entries, name)?.decode_as().map_err(malformed);
+        Ok(Self {
+            dynamic_platform: says(DYNAMIC_PLATFORM)?,
+            cached_keys: says(CACHED_KEYS)?,
+            smt_enabled: says(SMT_ENABLED)?,
         })
     }
 }

@@ -63,7 +63,7 @@ fn endorsements_are_part_of_it() {
     let guest = Guest::new();
     let mut without = evidence(&guest);
     without.endorsements = None;
-    assert_eq!(refusal(verdict(&guest, &without)).code, "VEK_MALFORMED");
+    assert_eq!(refusal(verdict(&guest, &without)).code, "VEK_MISSING");
     let mut damaged = evidence(&guest);
     damaged.endorsements.as_mut().unwrap().0.pop();
     assert_eq!(refusal(verdict(&guest, &damaged)).code, "ENDORSEMENTS_MALFORMED");

@@ -76,6 +76,21 @@ fn report_data_with_more_than_the_digest() {
     assert_eq!(code(&guest, damage), "HCL_MISMATCH");
 }
 
+/// Whoever runs above the paravisor may ask the chip for reports of its own.
+#[test]
+fn report_that_a_guest_asked_for() {
+    let guest = Guest::new();
+    let damage = |evidence: &mut AzureEvidence| {
+        edit_hcl(evidence, |hcl| {
+            let mut report = guest.chip.report.clone();
+            report.report_data.0 = hcl.hardware.report_data();
+            report.vmpl = 2;
+            hcl.hardware = HardwareReport::Snp(Box::new(sign_report(&report, &guest.chip.key)));
+        });
+    };
+    assert_eq!(code(&guest, damage), "HCL_VMPL");
+}
+
 #[test]
 fn report_that_the_chip_did_not_sign() {
     let guest = Guest::new();
@@ -330,7 +345,7 @@ fn endorsements_left_out_or_of_another_chip() {
         blf_appraisal::azure::authenticate(&evidence, CHALLENGE, endorsements, &endorsers, guest.now, &crypto)
     };
     verdict(&guest.endorsements()).unwrap();
-    assert_eq!(refusal(verdict(&Endorsements::default())).code, "VEK_MALFORMED");
+    assert_eq!(refusal(verdict(&Endorsements::default())).code, "VEK_MISSING");
     let other = Guest::new();
     assert_eq!(refusal(verdict(&other.endorsements())).code, "SNP_SIGNATURE");
 }

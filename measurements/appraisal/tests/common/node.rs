@@ -12,7 +12,10 @@ use blf_evidence::bundle::{Evidence, Platform, SCHEMA, TpmEvidence};
 use blf_evidence::statement::{Binding, Profile, Purpose, Statement};
 use blf_evidence::tpm::{ClockInfo, HashAlg, PcrSelection, Public, PublicKey, Quote, Signature, ak_p256_template};
 use blf_evidence::{Base64, Hex, UnixTime};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PublicKeyData, SignatureAlgorithm};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PublicKeyData,
+    SignatureAlgorithm,
+};
 use sha2::{Digest as _, Sha256};
 
 /// The verifier's clock in all tests: 2026-11-20T09:00:00Z.
@@ -102,6 +105,8 @@ impl Ca {
         let mut params = CertificateParams::new([]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "AK");
         params.is_ca = IsCa::ExplicitNoCa;
+        // tcg-kp-AIKCertificate
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 3])];
         edit(&mut params);
         let subject = Subject(ak.point_or_modulus().unwrap());
         Base64(params.signed_by(&subject, &self.issuer).unwrap().der().to_vec())

@@ -128,7 +128,7 @@ fn with_a_table_that_is_none() {
 fn without_any_certificate() {
     let mut document = Document::new(Case::vcek(Family::Turin));
     document.stapled = None;
-    assert_eq!(document.refusal(), ("VEK_MALFORMED", "none".into()));
+    assert_eq!(document.refusal(), ("VEK_MISSING", "none".into()));
     document.table = Some(Vec::new());
-    assert_eq!(document.refusal(), ("VEK_MALFORMED", "none".into()));
+    assert_eq!(document.refusal(), ("VEK_MISSING", "none".into()));
 }

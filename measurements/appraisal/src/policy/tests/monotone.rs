@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::refusals::platforms;
 use super::{Case, DAY, MRTD, NOW, PARAVISOR, RTMRS, reference};
 use crate::policy::{
-    Accept, Bit, Demand, GuestPolicy, Limit, PlatformInfo, PlatformName, Policy, TcbFloor, TdAttributes,
+    Accept, Bit, Demand, GuestPolicy, Limit, PlatformConfiguration, PlatformInfo, PlatformName, Policy, TcbFloor,
+    TdAttributes,
 };
 use crate::tdx::TcbStatus;
 
@@ -25,7 +26,7 @@ impl Dice {
 /// A member, and one step towards stricter.
 type Step = (&'static str, fn(&mut Case, &mut Dice));
 
-const STEPS: [Step; 44] = [
+const STEPS: [Step; 46] = [
     ("ak_endorsement", |c, _| c.policy.ak_endorsement = Demand::Required),
     ("anchor", |c, _| c.policy.anchor = Demand::Required),
     ("anchor_age_blocks", |c, d| shorten(&mut c.policy.anchor_age_blocks, 200, d)),
@@ -132,7 +133,13 @@ const STEPS: [Step; 44] = [
         let all = [&mut tdx.mr_config_id, &mut tdx.mr_owner, &mut tdx.mr_owner_config, &mut tdx.mr_seam];
         narrow(all.into_iter().nth(d.roll(4)).unwrap(), &[Hex([0; 48]), Hex([0x5e; 48])], d);
     }),
+    ("tdx.platform_configuration", |c, d| {
+        let PlatformConfiguration { cached_keys, dynamic_platform, smt_enabled } =
+            &mut c.policy.tdx.platform_configuration;
+        decide([cached_keys, dynamic_platform, smt_enabled].into_iter().nth(d.roll(3)).unwrap(), d);
+    }),
     ("tdx.ppids", |c, d| narrow(&mut c.policy.tdx.ppids, &[Hex([7; 16]), Hex([8; 16])], d)),
+    ("tdx.rtmr0", |c, _| c.policy.tdx.rtmr0 = Demand::Required),
     ("tdx.seam_attributes", |c, d| narrow(&mut c.policy.tdx.seam_attributes, &[Hex([0; 8])], d)),
     ("tdx.service_tds", |c, d| narrow(&mut c.policy.tdx.service_tds, &[Hex([1; 48]), Hex([2; 48])], d)),
     ("tdx.tcb_statuses", |c, d| {

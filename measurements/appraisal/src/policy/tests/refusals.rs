@@ -7,7 +7,9 @@ use blf_evidence::statement::{Model, Purpose};
 use blf_evidence::tdx::attributes;
 use blf_evidence::{Hex, UnixTime};
 
-use super::{Accept, Case, DAY, NOW, PlatformName, reference, report, snp, tdx, tpm};
+use super::{Accept, Case, DAY, MRTD, NOW, PlatformName, RTMRS, reference, report, snp, tdx, tpm};
+use crate::authenticate::Claims;
+use crate::azure::Hardware;
 use crate::check::{CheckId, Stage};
 use crate::policy::{Bit, Demand, Limit};
 use crate::result::{ImageIdentity, Memory, Party, PlatformClaims, Roots};
@@ -124,14 +126,19 @@ const SNP: [Row; 38] = [
         (report.version, report.launch_mitigations, report.current_mitigations) = (3, None, None);
     }),
     ("without a revocation list", CheckId::CrlAge, |c| snp(c).crl_this_update = None),
-    ("an old revocation list", CheckId::CrlAge, |c| snp(c).crl_this_update = Some(UnixTime(NOW - 30 * DAY - 1))),
+    ("an old revocation list", CheckId::CrlAge, |c| snp(c).crl_this_update = Some(UnixTime(NOW - 400 * DAY - 1))),
     ("a development root", CheckId::Tier, |c| snp(c).roots = RootKind::Development),
 ];
 
 /// On TDX, and below a paravisor on it.
-const TDX: [Row; 25] = [
+const TDX: [Row; 26] = [
     ("another platform", CheckId::Chip, |c| c.policy.tdx.ppids = Accept::Only(vec![Hex([8; 16])])),
     ("another kind of platform", CheckId::Chip, |c| c.policy.tdx.fmspcs = Accept::Only(vec![Hex([0; 6])])),
+    ("keys that Intel keeps", CheckId::TdPlatform, |c| {
+        c.policy.tdx.platform_configuration.cached_keys = Bit::Forbidden;
+        let configuration = tdx(c).configuration.as_mut().unwrap();
+        (configuration.cached_keys, configuration.dynamic_platform) = (true, false);
+    }),
     ("debug", CheckId::TdAttributes, |c| tdx(c).quote.td_attributes |= attributes::DEBUG),
     ("migration", CheckId::TdAttributes, |c| tdx(c).quote.td_attributes |= attributes::MIGRATABLE),
     ("performance counters", CheckId::TdAttributes, |c| tdx(c).quote.td_attributes |= attributes::PERFMON),
@@ -167,12 +174,15 @@ const TDX: [Row; 25] = [
 ];
 
 /// On TDX without a paravisor, whose guest is measured by RTMRs.
-const RTMR: [Row; 7] = [
+const RTMR: [Row; 8] = [
     ("another firmware", CheckId::Measurement, |c| tdx(c).quote.mr_td.0[0] ^= 1),
     ("another kernel", CheckId::Measurement, |c| tdx(c).quote.rtmrs[1].0[0] ^= 1),
     ("another initrd", CheckId::Measurement, |c| tdx(c).quote.rtmrs[2].0[0] ^= 1),
     ("another configuration", CheckId::Rtmrs, |c| {
         reference(c).tdx.as_mut().unwrap().rtmr0 = Accept::Only(vec![Hex([1; 48])]);
+    }),
+    ("a Reference Value for any configuration", CheckId::Rtmrs, |c| {
+        reference(c).tdx.as_mut().unwrap().rtmr0 = Accept::Any
     }),
     ("something measured at run time", CheckId::Rtmrs, |c| tdx(c).quote.rtmrs[3].0[0] = 1),
     ("without an event log", CheckId::EventLogPresent, |c| {
@@ -183,10 +193,12 @@ const RTMR: [Row; 7] = [
 ];
 
 /// With a TPM, also one below which there is a paravisor.
-const TPM: [Row; 9] = [
+const TPM: [Row; 11] = [
     ("another image", CheckId::Measurement, |c| tpm(c).pcrs[11].0[0] ^= 1),
     ("a firmware that was not released", CheckId::Measurement, |c| reference(c).tpm = None),
     ("started otherwise", CheckId::Pcr4, |c| tpm(c).pcrs[4] = Hex([6; 32])),
+    ("a driver of the host's", CheckId::Drivers, |c| tpm(c).pcrs[2] = Hex([2; 32])),
+    ("a driver's configuration", CheckId::Drivers, |c| tpm(c).pcrs[3] = Hex([3; 32])),
     ("another command line", CheckId::Pcr9, |c| tpm(c).pcrs[9].0[0] ^= 1),
     ("credentials", CheckId::Pcr12, |c| tpm(c).pcrs[12].0[0] = 1),
     ("extensions", CheckId::Pcr13, |c| tpm(c).pcrs[13].0[31] = 1),
@@ -262,11 +274,11 @@ fn checks_are_made_in_order() {
 fn what_a_result_says() {
     let maker_and = |party: Option<Party>| [Some(Party::ChipMaker), party].into_iter().flatten().collect::<Vec<_>>();
     let launch = format!("snp:{}", Hex([0x11; 48]));
-    let mrtd = format!("tdx:{}", Hex([0x22; 48]));
+    let td = format!("tdx:{}", blf_evidence::tdx::measurement(MRTD, RTMRS[1], RTMRS[2]));
     let pcr = format!("tpm-pcr11:{}", Hex([11; 32]));
     for (case, id, image, tcb) in [
         (Case::snp(), launch, ImageIdentity::LaunchDigest, maker_and(None)),
-        (Case::tdx(), mrtd, ImageIdentity::Rtmr, maker_and(None)),
+        (Case::tdx(), td, ImageIdentity::Rtmr, maker_and(None)),
         (Case::azure_snp(), pcr.clone(), ImageIdentity::Pcr, maker_and(Some(Party::Cloud))),
         (Case::azure_tdx(), pcr, ImageIdentity::Pcr, maker_and(Some(Party::Cloud))),
     ] {
@@ -309,6 +321,23 @@ fn expiry() {
     assert_eq!(end(|_| ()), [80_000; 4]);
     assert_eq!(end(|case| reference(case).valid_until = Some(UnixTime(NOW + 7))), [7; 4]);
     assert_eq!(end(|case| reference(case).valid_until = None), [80_000; 4]);
+    let chain = |case: &mut Case| {
+        let valid_until = match &mut case.platform {
+            Claims::Azure(azure) => match &mut azure.hardware {
+                Hardware::Snp(snp) => &mut snp.valid_until,
+                Hardware::Tdx(tdx) => &mut tdx.valid_until,
+            },
+            Claims::Snp(snp) => &mut snp.valid_until,
+            Claims::Tdx(tdx) => &mut tdx.valid_until,
+            Claims::Tpm(_) => unreachable!(),
+        };
+        *valid_until = UnixTime(NOW + 6);
+    };
+    assert_eq!(end(chain), [6; 4]);
+    let mut certified = Case::tpm();
+    let AkEndorsement::Certified { valid_until, .. } = &mut tpm(&mut certified).ak else { unreachable!() };
+    *valid_until = UnixTime(NOW + 5);
+    assert_eq!(certified.verdict().unwrap().expires_at.0, NOW + 5);
     let limits = |case: &mut Case| {
         case.policy.snp.crl_age_s = Limit::AtMost(DAY + 11);
         case.policy.tdx.collateral_age_s = Limit::AtMost(DAY + 12);

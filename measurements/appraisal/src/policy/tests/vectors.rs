@@ -7,6 +7,7 @@ use blf_evidence::tdx::Quote;
 use super::{Case, reference, report, snp, tdx};
 use crate::check::CheckId;
 use crate::policy::{Accept, Policy};
+use crate::references::TdxReference;
 
 /// Everything but what the guest was launched with is as wanted.
 fn under_devnet(mut case: Case) -> Case {
@@ -19,7 +20,8 @@ fn quote(bytes: &[u8]) -> Case {
     let mut case = under_devnet(Case::tdx());
     let quote = Quote::parse(bytes).unwrap();
     let values = reference(&mut case).tdx.as_mut().unwrap();
-    (values.mrtd, values.rtmr1, values.rtmr2) = (vec![quote.mr_td], quote.rtmrs[1], quote.rtmrs[2]);
+    let [rtmr0, rtmr1, rtmr2, _] = quote.rtmrs;
+    *values = TdxReference { mrtd: vec![quote.mr_td], rtmr0: Accept::Only(vec![rtmr0]), rtmr1, rtmr2 };
     tdx(&mut case).quote = quote;
     case
 }

@@ -8,7 +8,7 @@ fn missing() {
     let none = SnpEndorsements { vek: None, ask: None, ark: None, crl: None };
     let result = authenticate(&case.signed_report(), &none, &case.roots, NOW, &AwsLc);
     let rejected = verdict(result).unwrap_err();
-    assert_eq!((rejected.code, &*rejected.failed.got), ("VEK_MALFORMED", "none"));
+    assert_eq!((rejected.code, &*rejected.failed.got), ("VEK_MISSING", "none"));
 }
 
 #[test]
