@@ -66,7 +66,7 @@ pub struct Report {
     pub job_id: Hex<32>,
     /// The answer.
     pub text: String,
-    /// The lowest tier in the quorum.
+    /// The lowest tier among all who hold the key, spares included.
     pub tier: u8,
     /// What that tier means.
     pub meaning: &'static str,
@@ -143,7 +143,8 @@ pub async fn run(ask: Ask<'_>, key: SigningKey, terminal: &Terminal) -> Result<R
     timings.push(stage.done("commitment and signature are the attested leader's"));
 
     let quorum: Vec<Member> = status.quorum.iter().filter_map(|a| nodes.get(a)).map(|n| member(n, &status)).collect();
-    let weakest = status.quorum.iter().filter_map(|a| nodes.get(a)).min_by_key(|n| n.tier);
+    // Of all to whom the key was sealed, spares that never ran too.
+    let weakest = nodes.values().min_by_key(|n| n.tier);
     let (tier, meaning) = weakest.map_or((0, ""), |n| (n.tier, n.meaning));
     Ok(Report { schema: "blf.ask/v1", job_id: sealed.job, text, tier, meaning, quorum, timings })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use blf_appraisal::policy::Head;
-use blf_evidence::UnixTime;
+use blf_evidence::{Address, UnixTime};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
@@ -90,7 +90,8 @@ pub struct VerifyArgs {
     /// evidence. No certificate authority is believed.
     #[arg(value_name = "FILE|ADDRESS|URL", value_hint = ValueHint::FilePath)]
     pub target: String,
-    /// The network whose release, roots and profile are believed; not read for a file or URL if --references names what is.
+    /// The network whose release, roots and profile are believed. A file or URL needs none if --references is given; one that
+    /// is named all the same gives its roots and the default policy.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
     /// Appraisal policy: a file, or confidential, devnet or released; by default the one that fits the network, and
@@ -100,6 +101,9 @@ pub struct VerifyArgs {
     /// Reference Values (`blf.references/v1`) instead of the network's release.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub references: Option<PathBuf>,
+    /// The node whose evidence a file or URL must give.
+    #[arg(long, value_name = "ADDRESS")]
+    pub node: Option<Address>,
     /// The nonce the evidence must answer, 64 hex digits. A node is asked with a random one without it.
     #[arg(long)]
     pub nonce: Option<String>,
@@ -109,7 +113,7 @@ pub struct VerifyArgs {
     /// What the evidence must be for.
     #[arg(long, default_value = "preview", value_parser = ["admission", "ionet", "preview", "session"])]
     pub purpose: String,
-    /// The newest block you know of the chain, by which the evidence's anchor is dated.
+    /// The newest block you know of the chain, by which the evidence's anchor is dated; wants a policy that limits its age.
     #[arg(long, value_name = "CHAIN_ID:NUMBER", value_parser = head)]
     pub head: Option<Head>,
     /// Judge a file as of this time instead of now: Unix seconds, or UTC as 2026-11-21T12:00:00Z.
@@ -131,6 +135,7 @@ impl VerifyArgs {
             network: None,
             policy: None,
             references: None,
+            node: None,
             nonce: None,
             audience: None,
             purpose: "preview".into(),

@@ -25,6 +25,7 @@ mod advice;
 mod report;
 mod target;
 
+use report::Case;
 pub use report::{Report, Verdict};
 use target::Target;
 
@@ -32,7 +33,7 @@ use target::Target;
 struct Brought {
     evidence: Evidence,
     expected: Expectations,
-    /// The node that was asked by its address.
+    /// The node that was asked by its address, or that the evidence must be of.
     node: Option<Address>,
     /// With which key the session ended: SHA-256 of its SPKI.
     tls_spki_sha256: Option<Hex<32>>,
@@ -48,7 +49,7 @@ pub fn run(args: &VerifyArgs) -> Result<Report, Failure> {
     let at = time(args, &target)?;
     match appraise(args, &target, at) {
         Err(failure) if matches!(failure.exit, Exit::Rejected | Exit::NoVerdict) => {
-            Ok(Report::failed(&args.target, at, failure, Vec::new()))
+            Ok(Report::failed(Case { target: &args.target, at, policy: None }, failure, Vec::new()))
         }
         other => other,
     }
@@ -58,23 +59,25 @@ fn appraise(args: &VerifyArgs, target: &Target, at: UnixTime) -> Result<Report, 
     let (reference, brought) = match target {
         Target::File(file) => {
             let expected = asked_before(args)?;
-            let reference = reference(args)?;
+            let reference = dated(args, reference(args)?)?;
             let evidence = parse(&read_file(file, EVIDENCE_CAP as u64)?)?;
-            (reference, Brought { evidence, expected, node: None, tls_spki_sha256: None })
+            (reference, Brought { evidence, expected, node: args.node, tls_spki_sha256: None })
         }
         Target::Node(node) => {
-            let known = Known::read(args.network.as_deref(), args.policy.as_deref())?;
+            let mut known = Known::read(args.network.as_deref(), args.policy.as_deref())?;
+            known.reference = dated(args, known.reference.with(args.references.as_deref())?)?;
             let brought = block_on(ask_icl(args, *node, &known))?;
-            (known.reference.with(args.references.as_deref())?, brought)
+            (known.reference, brought)
         }
         Target::Url(host) => {
-            let reference = reference(args)?;
+            let reference = dated(args, reference(args)?)?;
             (reference, block_on(ask_node(args, host))?)
         }
     };
+    let case = Case { target: &args.target, at, policy: Some(reference.policy_name()) };
     let result = match reference.appraise(&brought.evidence, &brought.expected, at) {
         Ok(result) => result,
-        Err(error) => return Ok(Report::refused(&args.target, at, &error)),
+        Err(error) => return Ok(Report::refused(case, &error)),
     };
     let keys = &result.binding.keys;
     let stranger = match (brought.node, brought.tls_spki_sha256) {
@@ -88,10 +91,8 @@ fn appraise(args: &VerifyArgs, target: &Target, at: UnixTime) -> Result<Report, 
         _ => None,
     };
     Ok(match stranger {
-        Some((code, message)) => {
-            Report::failed(&args.target, at, Failure::new(Exit::Rejected, code, message), result.checks)
-        }
-        None => Report::verified(&args.target, at, result, brought.tls_spki_sha256),
+        Some((code, message)) => Report::failed(case, Failure::new(Exit::Rejected, code, message), result.checks),
+        None => Report::verified(case, result, brought.tls_spki_sha256),
     })
 }
 
@@ -114,6 +115,15 @@ fn reference(args: &VerifyArgs) -> Result<Reference, Failure> {
             Known::read(network.as_deref(), args.policy.as_deref())?.reference.with(references.as_deref())
         }
     }
+}
+
+/// With a block to date the evidence by, a policy that wants to know.
+fn dated(args: &VerifyArgs, reference: Reference) -> Result<Reference, Failure> {
+    if args.head.is_none() || reference.limits_anchors() {
+        return Ok(reference);
+    }
+    let message = format!("--head: the policy {} does not ask how old a block is", reference.policy_name());
+    Err(Failure::new(Exit::Usage, "HEAD", message).hint("a policy whose anchor_age_blocks is {\"at_most\": N}"))
 }
 
 /// What the evidence of a file must answer: only whoever asked for it knows.
@@ -154,11 +164,12 @@ fn nonce(args: &VerifyArgs) -> Result<Option<Hex<32>>, Failure> {
 /// Through the ICL of the network, in the name of the user's account.
 async fn ask_icl(args: &VerifyArgs, node: Address, known: &Known) -> Result<Brought, Failure> {
     if args.audience.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            "AUDIENCE",
-            "--audience: wanted with a file or URL; an ICL is asked with --key",
-        ));
+        let message = "--audience: wanted with a file or URL; an ICL is asked with --key";
+        return Err(Failure::new(Exit::Usage, "AUDIENCE", message));
+    }
+    if args.node.is_some() {
+        let message = "--node: wanted with a file or URL; an ICL is asked for one by its address";
+        return Err(Failure::new(Exit::Usage, "NODE", message));
     }
     let client = Client::new(&known.profile.tls_roots, known.network.resolve.clone())?;
     let user = User::new(&client, known.profile.icl.clone(), account(args.key.as_deref())?);
@@ -190,7 +201,7 @@ async fn ask_node(args: &VerifyArgs, host: &Host) -> Result<Brought, Failure> {
     let reply = request.await.map_err(|f| f.hint("does its operator launch it with --api?"))?;
     if reply.status.is_success() {
         let tls_spki_sha256 = Some(reply.tls_spki_sha256);
-        return Ok(Brought { evidence: parse(&reply.body)?, expected, node: None, tls_spki_sha256 });
+        return Ok(Brought { evidence: parse(&reply.body)?, expected, node: args.node, tls_spki_sha256 });
     }
     Err(match json::parse::<Refusal>("refusal", &reply.body, BODY_CAP) {
         Ok(refusal) => Failure::new(Exit::Failed, &refusal.code, format!("the node refused: {}", refusal.detail)),

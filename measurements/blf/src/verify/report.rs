@@ -23,6 +23,8 @@ pub struct Report {
     pub target: String,
     /// The time by which it was judged.
     pub at: UnixTime,
+    /// The policy by which it was judged, a file or a name; null if it did not come to that.
+    pub policy: Option<String>,
     /// What the tier means; null unless verified.
     pub meaning: Option<&'static str>,
     /// Why not; null if verified.
@@ -34,6 +36,14 @@ pub struct Report {
     pub result: Option<AttestationResult>,
     /// The key in the evidence, with which the session ended that brought it; null where there was none.
     pub tls_spki_sha256: Option<Hex<32>>,
+}
+
+/// What was judged, and by what.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) target: &'a str,
+    pub(super) at: UnixTime,
+    pub(super) policy: Option<&'a str>,
 }
 
 /// How an appraisal ended.
@@ -61,12 +71,13 @@ enum Group {
 }
 
 impl Report {
-    pub(super) fn verified(target: &str, at: UnixTime, result: AttestationResult, tls: Option<Hex<32>>) -> Self {
+    pub(super) fn verified(case: Case<'_>, result: AttestationResult, tls: Option<Hex<32>>) -> Self {
         Self {
             schema: "blf.verify/v1",
             verdict: Verdict::Verified,
-            target: target.into(),
-            at,
+            target: case.target.into(),
+            at: case.at,
+            policy: case.policy.map(Into::into),
             meaning: Some(result.meaning()),
             failure: None,
             checks: result.checks.clone(),
@@ -76,13 +87,14 @@ impl Report {
     }
 
     /// For a failure that is a verdict, with the checks that were made before.
-    pub(super) fn failed(target: &str, at: UnixTime, failure: Failure, checks: Vec<Check>) -> Self {
+    pub(super) fn failed(case: Case<'_>, failure: Failure, checks: Vec<Check>) -> Self {
         let verdict = if failure.exit == Exit::Rejected { Verdict::Rejected } else { Verdict::NoVerdict };
         Self {
             schema: "blf.verify/v1",
             verdict,
-            target: target.into(),
-            at,
+            target: case.target.into(),
+            at: case.at,
+            policy: case.policy.map(Into::into),
             meaning: None,
             failure: Some(advice::with_hint(failure)),
             checks,
@@ -91,9 +103,9 @@ impl Report {
         }
     }
 
-    pub(super) fn refused(target: &str, at: UnixTime, rejected: &Rejected) -> Self {
+    pub(super) fn refused(case: Case<'_>, rejected: &Rejected) -> Self {
         let checks = rejected.passed.iter().chain(std::iter::once(&rejected.failed)).cloned().collect();
-        Self::failed(target, at, refused(rejected, target), checks)
+        Self::failed(case, refused(rejected, case.target), checks)
     }
 
     /// The result, or why there is none.
@@ -129,6 +141,10 @@ impl Report {
                 "keys",
                 &format!("node {}, until {}", result.binding.keys.node, written(result.expires_at)),
             ));
+        }
+        if let Some(policy) = &self.policy {
+            let text = format!("as of {}, by the policy {}", written(self.at), escaped(policy));
+            lines.push(format!("      {:<8}  {text}", "judged"));
         }
         lines.extend(self.last_lines());
         lines

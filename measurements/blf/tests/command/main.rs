@@ -65,7 +65,8 @@ fn every_failure_is_one_object_with_the_exit_code_of_the_table() {
     let address = "0x5935897A39AFABbedA5a599D38236E7Df151C8b8";
     let asked = ["--nonce", &nonce, "--audience", "a"];
     let verify = |more: &[&'static str]| [&["verify", &junk][..], &asked, more].concat();
-    let cases: [(Vec<&str>, i32, &str); 19] = [
+    let network = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/devnet/network.json");
+    let cases: [(Vec<&str>, i32, &str); 21] = [
         (vec!["ask"], 2, "USAGE"),
         (vec!["show", &junk], 1, "UNKNOWN_FILE"),
         (vec!["show", "--kind", "snp", &junk], 2, "USAGE"),
@@ -77,6 +78,8 @@ fn every_failure_is_one_object_with_the_exit_code_of_the_table() {
         (vec!["verify", &junk, "--nonce", &nonce], 2, "AUDIENCE"),
         (verify(&["--at", "yesterday"]), 2, "USAGE"),
         (verify(&["--head", "7"]), 2, "USAGE"),
+        (verify(&["--head", "1:5", "--network", network]), 2, "HEAD"),
+        (vec!["verify", address, "--network", network, "--node", address], 2, "NODE"),
         (verify(&["--network", "/nonexistent"]), 6, "FILE"),
         (verify(&["--references", "/nonexistent"]), 6, "FILE"),
         ([verify(&["--references"]), vec![&junk]].concat(), 6, "REFERENCES"),

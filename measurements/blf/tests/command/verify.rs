@@ -63,6 +63,19 @@ fn genuine_and_wanted() {
 }
 
 #[test]
+fn of_the_node_that_was_named() {
+    let node = Node::new();
+    let with = |address: &str| [&node.arguments()[..], &["--node".into(), address.into()]].concat();
+    let (exit, lines, object) = verdict(&with("0x0505050505050505050505050505050505050505"));
+    assert_eq!((exit, object["policy"].as_str().is_some()), (0, true), "{lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.contains("judged    as of 2026-11-20T09:00:00Z, by the policy ")),
+        "{lines:#?}"
+    );
+    refused(&with("0x5935897A39AFABbedA5a599D38236E7Df151C8b8"), 3, "NODE_MISMATCH");
+}
+
+#[test]
 fn verbose_has_a_line_for_each_check() {
     let node = Node::new();
     let arguments = node.arguments();
