@@ -55,7 +55,7 @@ pub enum Command {
         #[arg(long, default_value = "out")]
         image: PathBuf,
     },
-    /// Write the systemd units with the path of this program, and say what to do next.
+    /// Write the systemd unit and the user it runs as, and say what to do next.
     InstallUnits {
         /// Folder for the unit.
         #[arg(long, default_value = "/etc/systemd/system", value_hint = ValueHint::DirPath)]
@@ -63,6 +63,9 @@ pub enum Command {
         /// Folder for the user `blf` that the unit runs as.
         #[arg(long, default_value = "/etc/sysusers.d", value_hint = ValueHint::DirPath)]
         sysusers: PathBuf,
+        /// The blf-host that the service runs, where it can see it; by default this one.
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        program: Option<PathBuf>,
     },
     /// Print completions for a shell.
     Completions {

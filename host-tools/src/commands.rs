@@ -53,7 +53,7 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
             }
             Err(Error::environment("DOCTOR", "this host lacks what is listed above").said())
         }
-        Command::InstallUnits { dir, sysusers } => units::install(dir, sysusers, json),
+        Command::InstallUnits { dir, sysusers, program } => units::install(dir, sysusers, program.as_deref(), json),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "blf-host", &mut std::io::stdout());
             Ok(())

@@ -93,25 +93,38 @@ fn the_unit_is_hardened() {
 }
 
 #[test]
-fn the_unit_is_installed_with_the_path_of_this_program() {
+fn the_unit_is_installed_with_the_path_of_its_program() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     for name in ["system", "sysusers"] {
         fs::create_dir(at(name)).unwrap();
     }
     let program = env!("CARGO_BIN_EXE_blf-host");
-    let said =
-        words(Command::new(program).args(["install-units", "--dir", &at("system"), "--sysusers", &at("sysusers")]));
+    let install = |of: &str, dir: &str| {
+        let arguments = ["install-units", "--program", of, "--dir", dir, "--sysusers", &at("sysusers")];
+        Command::new(program).args(arguments).output().unwrap()
+    };
+    // Any program will do that a service sees.
+    let seen = fs::canonicalize("/bin/sh").unwrap();
+    let seen = seen.to_str().unwrap();
+    let said = String::from_utf8(install(seen, &at("system")).stdout).unwrap();
     assert!(said.contains("systemctl daemon-reload"), "{said}");
     let unit = fs::read_to_string(folder.path().join("system/blf-host@.service")).unwrap();
-    assert!(unit.contains(&format!("\nExecStart={program} run --name %i ")), "{unit}");
+    assert!(unit.contains(&format!("\nExecStart={seen} run --name %i ")), "{unit}");
     assert!(!unit.contains("/usr/bin/blf-host"));
     assert!(fs::read_to_string(folder.path().join("sysusers/blf-host.conf")).unwrap().contains("\nu blf "));
 
-    let arguments = ["install-units", "--dir", &at("nowhere"), "--sysusers", &at("sysusers")];
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("next: run it as root"));
+    let hidden = at("blf-host");
+    fs::copy(seen, &hidden).unwrap();
+    for (of, dir, wanted) in [
+        (seen, at("nowhere"), "next: run it as root"),
+        (&*hidden, at("system"), "a service does not see this folder"),
+        ("/nonexistent", at("system"), "No such file"),
+    ] {
+        let output = install(of, &dir);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(wanted), "{said}");
+    }
 }
 
 /// Every command with its path, as `jobs list`.

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::launch::{credentials, profile_of};
+use super::launch::{credentials, profile};
 use super::warn_of_variables;
 use crate::cli::ConfigCommand;
-use crate::devnet;
 use crate::error::Error;
 use crate::existing;
 use crate::journal::Log;
@@ -54,18 +53,7 @@ fn check(node: &Node, layers: &Layers, json: bool) -> Result<(), Error> {
     let settings = layers.settings()?;
     warn_of_variables();
     let image = Image::check(&settings.image)?;
-    let profile = match &settings.profile {
-        Some(file) => profile_of(file)?,
-        None => devnet::profile()?,
-    };
-    let id = profile.id().map_err(|e| Error::config("PROFILE", e))?;
-    if id != image.release.profile.id {
-        let error = format!(
-            "profile: wanted the one that the image was measured with, {}, got {}",
-            image.release.profile.name, profile.name
-        );
-        return Err(Error::config("PROFILE", error).hint("profile = \"FILE\": the file that the image was built with"));
-    }
+    let profile = profile(&settings, &image)?;
     existing::contradicts(&profile, variable)?;
     drop(credentials(settings.credentials.as_deref())?);
     if let Some(file) = &settings.model {

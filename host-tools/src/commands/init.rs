@@ -16,7 +16,7 @@ const HEADER: &str = "A node of blf-host. Each value can also come from a flag o
 What the guest may reach and whom it believes is measured with its image and cannot be chosen here.";
 
 /// What people are asked for; the rest has defaults that seldom change.
-const ASKED: [&str; 5] = ["image", "model", "devnet", "memory", "payment_service_url"];
+const ASKED: [&str; 6] = ["image", "model", "devnet", "profile", "memory", "payment_service_url"];
 
 /// Makes the node.
 pub(super) fn init(arguments: &InitArgs, json: bool) -> Result<(), Error> {
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn people_are_asked_until_an_answer_will_do() {
-        let (layers, out) = asked("/img\n\nmaybe\nyes\n64\n1024\n\n");
+        let (layers, out) = asked("/img\n\nmaybe\nyes\n\n64\n1024\n\n");
         let settings = layers.unwrap().settings().unwrap();
         assert_eq!((settings.image.to_str(), settings.model, settings.devnet), (Some("/img"), None, true));
         assert_eq!((settings.memory, settings.payment_service_url), (1024, None));

@@ -142,7 +142,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
 }
 
 /// The profile, which must be the one that the image was measured with.
-fn profile(settings: &Settings, image: &Image) -> Result<NetworkProfile, Error> {
+pub(super) fn profile(settings: &Settings, image: &Image) -> Result<NetworkProfile, Error> {
     let (file, profile) = match &settings.profile {
         Some(file) => (file.display().to_string(), profile_of(file)?),
         None if image.release.profile.name == "devnet" && (settings.devnet || !settings.resolve.is_empty()) => {
@@ -169,7 +169,7 @@ fn profile(settings: &Settings, image: &Image) -> Result<NetworkProfile, Error> 
 }
 
 /// The profile in a file.
-pub(super) fn profile_of(file: &Path) -> Result<NetworkProfile, Error> {
+fn profile_of(file: &Path) -> Result<NetworkProfile, Error> {
     let bytes = read(file, PROFILE_CAP as u64, "PROFILE")?;
     NetworkProfile::parse(&bytes).map_err(|e| Error::config("PROFILE", format!("{}: {e}", file.display())))
 }

@@ -52,7 +52,7 @@ fn list(json: bool) -> Result<(), Error> {
         });
         let mark = if here { "x" } else { " " };
         match &shown {
-            None => print(format_args!("[ ] {name:<16} no model: its guest takes part without inference")),
+            None => print(format_args!("[ ] {name:<16} no model: its guest does not boot without one")),
             Some(Err(error)) => print(format_args!("[!] {name:<16} {error}")),
             Some(Ok(pack)) => print(format_args!(
                 "[{mark}] {name:<16} {} {} ({} bytes, {})",

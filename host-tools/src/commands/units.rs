@@ -1,12 +1,15 @@
-//! `blf-host install-units`: the systemd unit of a node, with the path of this program.
+//! `blf-host install-units`: the systemd unit of a node, with the path of its program.
 
-use std::path::Path;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use crate::error::Error;
 use crate::node::write;
 use crate::notice::print;
+use crate::programs::vsock_in;
+use crate::vsock::VHOST_VSOCK;
 
 /// A node as a service; see docs/operating.md.
 const UNIT: &str = include_str!("../../systemd/blf-host@.service");
@@ -14,14 +17,24 @@ const UNIT: &str = include_str!("../../systemd/blf-host@.service");
 const USER: &str = include_str!("../../systemd/blf-host.sysusers.conf");
 /// Where the unit expects the program.
 const PROGRAM: &str = "/usr/bin/blf-host";
+/// What the unit hides from the service, by `ProtectHome=` and `PrivateTmp=`.
+const HIDDEN: [&str; 5] = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
 
 /// Writes both files and says what to do next.
-pub(super) fn install(dir: &Path, sysusers: &Path, json: bool) -> Result<(), Error> {
-    let program = std::env::current_exe().map_err(|e| Error::failed("PROGRAM", e))?;
-    let program = program.to_str().filter(|path| !path.contains(['%', '"', '\\', ' ', '\n'])).ok_or_else(|| {
-        Error::failed("PROGRAM", format!("{}: a unit cannot name such a path", program.display()))
-            .hint("copy blf-host to /usr/local/bin and run it from there")
-    })?;
+pub(super) fn install(dir: &Path, sysusers: &Path, program: Option<&Path>, json: bool) -> Result<(), Error> {
+    let wrong = |program: &Path, what: &dyn std::fmt::Display| {
+        let error = Error::failed("PROGRAM", format!("{}: {what}", program.display()));
+        error.hint(format!("install -m 0755 {} /usr/local/bin/blf-host, and run it from there", program.display()))
+    };
+    let program = match program {
+        Some(program) => program.canonicalize().map_err(|e| wrong(program, &e))?,
+        None => env::current_exe().map_err(|e| Error::failed("PROGRAM", e))?,
+    };
+    if hidden(&program) {
+        return Err(wrong(&program, &"a service does not see this folder"));
+    }
+    let nameable = program.to_str().filter(|path| !path.contains(['%', '"', '\\', ' ', '\n']));
+    let program = nameable.ok_or_else(|| wrong(&program, &"a unit cannot name such a path"))?;
     let files = [
         (dir.join("blf-host@.service"), UNIT.replace(PROGRAM, program)),
         (sysusers.join("blf-host.conf"), USER.to_owned()),
@@ -37,6 +50,10 @@ pub(super) fn install(dir: &Path, sysusers: &Path, json: bool) -> Result<(), Err
         return Ok(());
     }
     print(format_args!("wrote {} and {}", unit.display(), user.display()));
+    let vsock = vsock_in(&env::var_os("PATH").unwrap_or_default()).filter(|_| !Path::new(VHOST_VSOCK).exists());
+    if let Some(vsock) = vsock.filter(|vsock| hidden(vsock)) {
+        print(format_args!("first: install -m 0755 {} /usr/local/bin, where the service sees it", vsock.display()));
+    }
     for line in [
         "next: systemd-sysusers && systemctl daemon-reload",
         "      install -d -o blf -m 0700 /var/lib/blf",
@@ -46,4 +63,10 @@ pub(super) fn install(dir: &Path, sysusers: &Path, json: bool) -> Result<(), Err
         print(line);
     }
     Ok(())
+}
+
+fn hidden(file: &Path) -> bool {
+    // As the file system knows it: a folder above may be a link.
+    let file = file.canonicalize().unwrap_or_else(|_| PathBuf::from(file));
+    HIDDEN.iter().any(|folder| file.starts_with(folder))
 }
