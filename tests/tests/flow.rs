@@ -44,6 +44,9 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     assert_eq!(report.tier, 0, "a TPM emulated beside us is tier 0, whatever it claims");
     assert!(!report.text.is_empty());
     assert_eq!(report.quorum.len(), 1);
+    let schema = serde_json::from_str(include_str!("../../measurements/blf/schema/ask.v1.json")).unwrap();
+    let printed = serde_json::to_value(&report).unwrap();
+    assert!(jsonschema::is_valid(&schema, &printed), "{printed}");
     let events = net.nodes[0].events.lock().unwrap().clone();
     assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
 
