@@ -135,6 +135,7 @@ impl Platform {
             let component = TCB.push_arc(arc).map_err(malformed)?;
             *svn = only(&tcb, component)?.decode_as().map_err(malformed)?;
         }
+        let configured = entries.iter().any(|entry| entry.oid == CONFIGURATION);
         // The same 16 numbers once more. A certificate where they differ is read differently by different verifiers.
         let listed: Hex<16> = octets(only(&tcb, CPU_SVN)?)?;
         if listed != Hex(cpu_svn) {
@@ -146,10 +147,9 @@ impl Platform {
             pce_id: octets(only(&entries, PCE_ID)?)?,
             cpu_svn: Hex(cpu_svn),
             pce_svn: only(&tcb, PCE_SVN)?.decode_as().map_err(malformed)?,
-            configuration: match entries.iter().any(|entry| entry.oid == CONFIGURATION) {
-                true => Some(Configuration::parse(only(&entries, CONFIGURATION)?)?),
-                false => None,
-            },
+            configuration: configured
+                .then(|| only(&entries, CONFIGURATION).and_then(Configuration::parse))
+                .transpose()?,
         })
     }
 }
