@@ -295,16 +295,16 @@ impl Policy {
 
     /// The first moment at which the same evidence would no longer do.
     fn expiry(&self, binding: &Binding, reference: &Reference, platform: &Claims) -> UnixTime {
-        let endorsements = match platform {
+        let (too_old, invalid) = match platform {
             Claims::Azure(azure) => match &azure.hardware {
-                Hardware::Snp(snp) => Some(self.snp.expiry(snp)),
-                Hardware::Tdx(tdx) => Some(self.tdx.expiry(tdx)),
+                Hardware::Snp(snp) => (self.snp.expiry(snp), Some(snp.valid_until)),
+                Hardware::Tdx(tdx) => (self.tdx.expiry(tdx), Some(tdx.valid_until)),
             },
-            Claims::Snp(snp) => Some(self.snp.expiry(snp)),
-            Claims::Tdx(tdx) => Some(self.tdx.expiry(tdx)),
-            Claims::Tpm(tpm) => tpm.ak.valid_until(),
+            Claims::Snp(snp) => (self.snp.expiry(snp), Some(snp.valid_until)),
+            Claims::Tdx(tdx) => (self.tdx.expiry(tdx), Some(tdx.valid_until)),
+            Claims::Tpm(tpm) => (None, tpm.ak.valid_until()),
         };
-        [reference.valid_until, endorsements].into_iter().flatten().fold(binding.not_after, UnixTime::min)
+        [reference.valid_until, too_old, invalid].into_iter().flatten().fold(binding.not_after, UnixTime::min)
     }
 }
 

@@ -179,10 +179,9 @@ impl SnpPolicy {
         Ok(tier)
     }
 
-    /// When the revocation list gets too old, or what vouches for the report is no longer valid.
-    pub(super) fn expiry(&self, claims: &Claims) -> UnixTime {
-        let too_old = self.crl_age_s.end(claims.crl_this_update.map(|UnixTime(time)| time));
-        too_old.map_or(claims.valid_until, |end| claims.valid_until.min(UnixTime(end)))
+    /// When the revocation list gets too old.
+    pub(super) fn expiry(&self, claims: &Claims) -> Option<UnixTime> {
+        self.crl_age_s.end(claims.crl_this_update.map(|UnixTime(time)| time)).map(UnixTime)
     }
 
     fn check_chip(&self, report: &Report, signer: &Signer, checks: &mut Checks) -> Result<(), Box<Rejected>> {

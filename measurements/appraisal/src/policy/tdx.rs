@@ -95,10 +95,9 @@ impl TdxPolicy {
         self.check_tcb(claims, now, checks)
     }
 
-    /// When the collateral gets too old, or what vouches for the quote is no longer valid.
-    pub(super) fn expiry(&self, claims: &Claims) -> UnixTime {
-        let too_old = self.collateral_age_s.end(Some(claims.collateral_issued.0));
-        too_old.map_or(claims.valid_until, |end| claims.valid_until.min(UnixTime(end)))
+    /// When the collateral gets too old.
+    pub(super) fn expiry(&self, claims: &Claims) -> Option<UnixTime> {
+        self.collateral_age_s.end(Some(claims.collateral_issued.0)).map(UnixTime)
     }
 
     fn check_td(&self, quote: &Quote, checks: &mut Checks) -> Result<(), Box<Rejected>> {
