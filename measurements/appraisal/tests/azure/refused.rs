@@ -1,12 +1,14 @@
 //! One test for each way in which Azure's chain can be broken. Where the hardware has to sign it, ours does: then nothing
 //! but the named defect is wrong.
 
+use aws_lc_rs::signature::EcdsaKeyPair;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blf_evidence::Base64;
 use blf_evidence::azure::{HardwareReport, HclReport};
 use blf_evidence::bundle::AzureEvidence;
 use blf_evidence::endorsements::Endorsements;
+use blf_evidence::snp::Report;
 use blf_evidence::tpm::{HashAlg, ObjectAttributes, Public, PublicKey, Quote, Scheme, Signature, ak_p256_template};
 
 use crate::azure::{CHALLENGE, Guest, OTHER_AK, RH_ENDORSEMENT, ak_public, genuine, modulus, runtime_data, vector};
@@ -62,16 +64,21 @@ fn runtime_data_edited() {
     assert_eq!(code(&guest, own_ak), "HCL_MISMATCH", "an AK of the guest's own put into it");
 }
 
+/// Has the HCL report's hardware report made again: for the same runtime data, edited, and signed with this key.
+fn reissue(evidence: &mut AzureEvidence, guest: &Guest, key: &EcdsaKeyPair, edit: impl FnOnce(&mut Report)) {
+    edit_hcl(evidence, |hcl| {
+        let mut report = guest.chip.report.clone();
+        report.report_data.0 = hcl.hardware.report_data();
+        edit(&mut report);
+        hcl.hardware = HardwareReport::Snp(Box::new(sign_report(&report, key)));
+    });
+}
+
 #[test]
 fn report_data_with_more_than_the_digest() {
     let guest = Guest::new();
     let damage = |evidence: &mut AzureEvidence| {
-        edit_hcl(evidence, |hcl| {
-            let mut report = guest.chip.report.clone();
-            report.report_data.0[..32].copy_from_slice(&hcl.hardware.report_data()[..32]);
-            report.report_data.0[63] = 1;
-            hcl.hardware = HardwareReport::Snp(Box::new(sign_report(&report, &guest.chip.key)));
-        });
+        reissue(evidence, &guest, &guest.chip.key, |report| report.report_data.0[63] = 1)
     };
     assert_eq!(code(&guest, damage), "HCL_MISMATCH");
 }
@@ -80,14 +87,7 @@ fn report_data_with_more_than_the_digest() {
 #[test]
 fn report_that_a_guest_asked_for() {
     let guest = Guest::new();
-    let damage = |evidence: &mut AzureEvidence| {
-        edit_hcl(evidence, |hcl| {
-            let mut report = guest.chip.report.clone();
-            report.report_data.0 = hcl.hardware.report_data();
-            report.vmpl = 2;
-            hcl.hardware = HardwareReport::Snp(Box::new(sign_report(&report, &guest.chip.key)));
-        });
-    };
+    let damage = |evidence: &mut AzureEvidence| reissue(evidence, &guest, &guest.chip.key, |report| report.vmpl = 2);
     assert_eq!(code(&guest, damage), "HCL_VMPL");
 }
 
@@ -97,13 +97,7 @@ fn report_that_the_chip_did_not_sign() {
     let damage = |evidence: &mut AzureEvidence| evidence.hcl_report.0[32 + 0x90] ^= 1;
     assert_eq!(code(&guest, damage), "SNP_SIGNATURE", "its launch digest");
     let other = Case::vcek(guest.chip.family);
-    let damage = |evidence: &mut AzureEvidence| {
-        edit_hcl(evidence, |hcl| {
-            let mut report = guest.chip.report.clone();
-            report.report_data.0 = hcl.hardware.report_data();
-            hcl.hardware = HardwareReport::Snp(Box::new(sign_report(&report, &other.key)));
-        });
-    };
+    let damage = |evidence: &mut AzureEvidence| reissue(evidence, &guest, &other.key, |_| ());
     assert_eq!(code(&guest, damage), "SNP_SIGNATURE", "by another chip");
 }
 
