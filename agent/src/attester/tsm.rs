@@ -156,8 +156,9 @@ impl Tsm {
         })
     }
 
-    /// `snp:` and the hex of the launch digest, or `tdx:` and that of [`blf_evidence::tdx::measurement`]. They stay the same while the guest lives, so
-    /// that a report is asked for at most once. That one speaks for an all-zero statement, which no binding can have.
+    /// `snp:` and the hex of the launch digest, or `tdx:` and that of [`blf_evidence::tdx::measurement`]. They stay the same
+    /// while the guest lives, so that a report is asked for at most once. That one speaks for an all-zero statement, which no
+    /// binding can have.
     ///
     /// # Errors
     /// [`TsmFailure`].
