@@ -107,7 +107,7 @@ impl<T: Tunnel> Cofhe<T> {
                     Ok(Reply { status, body, .. }) => match inquiry.answer(start.elapsed(), status.as_u16(), &body)? {
                         Next::Done(sealed) => return Ok(sealed),
                         Next::Wait(wait) => {
-                            last = SealOutputError::Timeout.into();
+                            last = inquiry.late().into();
                             wait
                         }
                     },

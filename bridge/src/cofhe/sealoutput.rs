@@ -5,9 +5,11 @@
 //!                           404: not indexed yet                    → again, each second, for 10 seconds
 //!                           200 with the sealed value               → done
 //!                           200 with a request id                   → poll
-//! GET  /v2/sealoutput/{id}  PROCESSING                              → again after 1 s + 1 s per minute, at most 10 s
-//!                           COMPLETED with the sealed value         → done
+//! GET  /v2/sealoutput/{id}  COMPLETED with the sealed value         → done
+//!                           COMPLETED without                       → error
+//!                           any other status                        → again after 1 s + 1 s per minute, at most 10 s
 //!                           404: gone                               → error
+//! either                    408, 429, 5xx: nobody judged it         → again, each second
 //! ```
 //!
 //! Five minutes for all of it. Everything else is an error, with what the network says of it.
@@ -35,6 +37,7 @@ const UNKNOWN: Duration = Duration::from_secs(10);
 pub struct Inquiry {
     body: String,
     request: Option<String>,
+    late: SealOutputError,
 }
 
 /// A request to the threshold network: `GET` without body, else `POST` of JSON.
@@ -88,7 +91,7 @@ impl Inquiry {
     pub fn new(handle: &Handle, chain_id: u64, permit: Permission) -> Result<Self, SealOutputError> {
         let submit = Submit { ct_tempkey: handle.wire(), host_chain_id: chain_id, permit };
         let body = serde_json::to_string(&submit).map_err(|e| malformed(e.to_string()))?;
-        Ok(Self { body, request: None })
+        Ok(Self { body, request: None, late: SealOutputError::Timeout })
     }
 
     /// The request to make now.
@@ -104,6 +107,7 @@ impl Inquiry {
     /// # Errors
     /// [`SealOutputError`]: the inquiry is over.
     pub fn answer(&mut self, elapsed: Duration, status: u16, body: &[u8]) -> Result<Next, SealOutputError> {
+        self.late = SealOutputError::Timeout;
         let step = match (&self.request, status) {
             (None, 204) => STEP,
             (_, 200..=299) => match self.judge(json::parse(WHAT, body, SEALOUTPUT_CAP)?)? {
@@ -120,17 +124,31 @@ impl Inquiry {
             (Some(_), 404) => return Err(SealOutputError::Expired),
             (_, status) => {
                 let answer = json::parse::<Answer>(WHAT, body, SEALOUTPUT_CAP).ok();
-                return Err(SealOutputError::Refused { status, message: reason(answer) });
+                let refused = SealOutputError::Refused { status, message: reason(answer) };
+                if !matches!(status, 408 | 429 | 500..=599) {
+                    return Err(refused);
+                }
+                self.late = refused;
+                STEP
             }
         };
         match BUDGET.checked_sub(elapsed) {
-            None | Some(Duration::ZERO) => Err(SealOutputError::Timeout),
+            None | Some(Duration::ZERO) => Err(self.late()),
             Some(left) => Ok(Next::Wait(step.min(left))),
         }
     }
 
-    fn judge(&mut self, answer: Answer) -> Result<Progress, SealOutputError> {
-        if answer.is_succeed == Some(false) {
+    /// Why no value came, if there is no time for another answer.
+    pub fn late(&self) -> SealOutputError {
+        self.late.clone()
+    }
+
+    fn judge(&mut self, mut answer: Answer) -> Result<Progress, SealOutputError> {
+        let id = answer.request_id.take().filter(|id| !id.is_empty());
+        let (submitted, status) = (self.request.is_none(), answer.status.as_deref());
+        // Of what is under way `is_succeed: false` says nothing: the network's own client reads it at the end only.
+        let is_over = status == Some("COMPLETED") || submitted && id.is_none() && status != Some("CT_NOT_READY");
+        if is_over && answer.is_succeed == Some(false) {
             return Err(SealOutputError::Refused { status: 200, message: reason(Some(answer)) });
         }
         let flat = match (answer.sealed_data, answer.ephemeral_public_key, answer.nonce) {
@@ -138,26 +156,21 @@ impl Inquiry {
             _ => None,
         };
         let sealed = answer.sealed.or(flat);
-        if self.request.is_some() {
-            return match (answer.status.as_deref(), sealed) {
-                (Some("COMPLETED"), Some(sealed)) => Ok(Progress::Done(sealed)),
-                (Some("COMPLETED"), None) => Err(malformed("completed: wanted a sealed value".into())),
-                (Some("PROCESSING"), _) => Ok(Progress::Processing),
-                (status, _) => {
-                    let got = excerpt(status.unwrap_or("none"));
-                    Err(malformed(format!("status: wanted PROCESSING or COMPLETED, got {got}")))
-                }
+        if !submitted {
+            return match sealed {
+                _ if !is_over => Ok(Progress::Processing),
+                Some(sealed) => Ok(Progress::Done(sealed)),
+                None => Err(malformed("completed: wanted a sealed value".into())),
             };
         }
-        let id = answer.request_id.filter(|id| !id.is_empty());
-        match (sealed, id, answer.status.as_deref()) {
-            (Some(sealed), ..) => Ok(Progress::Done(sealed)),
-            (None, Some(id), _) => {
+        match (sealed, id) {
+            (Some(sealed), _) => Ok(Progress::Done(sealed)),
+            (None, Some(id)) => {
                 self.request = Some(plain(id)?);
                 Ok(Progress::Accepted)
             }
-            (None, None, Some("CT_NOT_READY")) => Ok(Progress::NotReady),
-            (None, None, _) => Err(malformed("wanted request_id or a sealed value".into())),
+            (None, None) if is_over => Err(malformed("wanted request_id or a sealed value".into())),
+            (None, None) => Ok(Progress::NotReady),
         }
     }
 }
@@ -284,8 +297,12 @@ mod tests {
         let mut inquiry = inquiry();
         for at in [0, 9, 10, 60, 200, 299] {
             assert_eq!(inquiry.answer(seconds(at), 204, b""), Ok(Next::Wait(seconds(1))), "{at}");
-            let body = br#"{"request_id":null,"status":"CT_NOT_READY"}"#;
-            assert_eq!(inquiry.answer(seconds(at), 200, body), Ok(Next::Wait(seconds(1))), "{at}");
+            for body in [
+                r#"{"request_id":null,"status":"CT_NOT_READY"}"#,
+                r#"{"request_id":"","status":"CT_NOT_READY","is_succeed":false}"#,
+            ] {
+                assert_eq!(inquiry.answer(seconds(at), 200, body.as_bytes()), Ok(Next::Wait(seconds(1))), "{at}");
+            }
         }
         assert!(inquiry.call().body.is_some(), "it is submitted again");
         assert_eq!(inquiry.answer(seconds(300), 204, b""), Err(SealOutputError::Timeout));
@@ -312,6 +329,46 @@ mod tests {
         assert_eq!(inquiry.answer(seconds(300), 200, body.as_bytes()), Ok(Next::Done(sealed())));
     }
 
+    /// As the network's own client (`tnSealOutputV2`) reads it.
+    #[test]
+    fn what_is_under_way_has_not_failed() {
+        let mut inquiry = inquiry();
+        let body = br#"{"request_id":"a-1_B","status":"PROCESSING","is_succeed":false}"#;
+        assert_eq!(inquiry.answer(seconds(0), 200, body), Ok(Next::Wait(Duration::ZERO)), "accepted");
+        assert_eq!(inquiry.call().path, "/v2/sealoutput/a-1_B");
+        for body in [
+            &body[..],
+            br#"{"status":"PROCESSING","is_succeed":false,"sealed":null}"#,
+            br#"{"status":"QUEUED","is_succeed":false,"error_message":"wait"}"#,
+            br#"{"status":null}"#,
+            b"{}",
+        ] {
+            assert_eq!(inquiry.answer(seconds(1), 200, body), Ok(Next::Wait(seconds(1))));
+            assert_eq!(inquiry.late(), SealOutputError::Timeout);
+        }
+        let body = format!(r#"{{"status":"QUEUED","sealed":{{{SEALED}}}}}"#);
+        assert_eq!(inquiry.answer(seconds(1), 200, body.as_bytes()), Ok(Next::Wait(seconds(1))), "not its end");
+    }
+
+    #[test]
+    fn what_nobody_judged_is_asked_again() {
+        let body = br#"{"message":"later"}"#;
+        for mut inquiry in [inquiry(), accepted()] {
+            let path = inquiry.call().path;
+            for status in [408, 429, 500, 502, 503, 504, 599] {
+                let refused = SealOutputError::Refused { status, message: "later".into() };
+                for at in [0, 60, 299] {
+                    assert_eq!(inquiry.answer(seconds(at), status, body), Ok(Next::Wait(seconds(1))), "{status}");
+                }
+                assert_eq!((inquiry.late(), inquiry.call().path), (refused.clone(), path.clone()));
+                assert_eq!(inquiry.answer(seconds(300), status, body), Err(refused));
+            }
+            let not_yet = br#"{"status":"CT_NOT_READY"}"#;
+            inquiry.answer(seconds(1), 200, not_yet).unwrap();
+            assert_eq!(inquiry.late(), SealOutputError::Timeout, "the refusal is over");
+        }
+    }
+
     #[test]
     fn a_forgotten_request_is_over() {
         assert_eq!(accepted().answer(seconds(1), 404, b"{}"), Err(SealOutputError::Expired));
@@ -320,7 +377,7 @@ mod tests {
     #[test]
     fn refusals_carry_the_reason() {
         let refused = |status, message: &str| Err(SealOutputError::Refused { status, message: message.into() });
-        for status in [301, 400, 401, 403, 429, 500, 503] {
+        for status in [301, 400, 401, 403, 407, 409, 428, 430, 499, 600] {
             let body = br#"{"error_message":"no access"}"#;
             assert_eq!(inquiry().answer(Duration::ZERO, status, body), refused(status, "no access"));
             assert_eq!(accepted().answer(Duration::ZERO, status, body), refused(status, "no access"));
@@ -332,10 +389,12 @@ mod tests {
             ("<html>", "no reason given"),
             ("", "no reason given"),
         ] {
-            assert_eq!(inquiry().answer(Duration::ZERO, 500, body.as_bytes()), refused(500, message), "{body}");
+            assert_eq!(inquiry().answer(Duration::ZERO, 403, body.as_bytes()), refused(403, message), "{body}");
         }
         let failed = br#"{"status":"COMPLETED","is_succeed":false,"error_message":"not allowed"}"#;
         assert_eq!(accepted().answer(Duration::ZERO, 200, failed), refused(200, "not allowed"));
+        assert_eq!(inquiry().answer(Duration::ZERO, 200, failed), refused(200, "not allowed"));
+        let failed = br#"{"request_id":null,"is_succeed":false,"message":"not allowed"}"#;
         assert_eq!(inquiry().answer(Duration::ZERO, 200, failed), refused(200, "not allowed"));
     }
 
@@ -360,14 +419,9 @@ mod tests {
             let error = inquiry().answer(Duration::ZERO, 200, body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(member), "{error}");
         }
-        for (member, body) in [
-            ("status: wanted PROCESSING or COMPLETED, got none", "{}"),
-            ("status: wanted PROCESSING or COMPLETED, got FAILED", r#"{"status":"FAILED"}"#),
-            ("completed: wanted a sealed value", r#"{"status":"COMPLETED","is_succeed":true}"#),
-        ] {
-            let error = accepted().answer(Duration::ZERO, 200, body.as_bytes()).unwrap_err().to_string();
-            assert!(error.contains(member), "{error}");
-        }
+        let completed = br#"{"status":"COMPLETED","is_succeed":true}"#;
+        let error = accepted().answer(Duration::ZERO, 200, completed).unwrap_err().to_string();
+        assert!(error.contains("completed: wanted a sealed value"), "{error}");
         assert!(accepted().answer(Duration::ZERO, 204, b"").is_err(), "only a submission may be too early");
     }
 }

@@ -88,16 +88,8 @@ pub(crate) async fn enroll(state: &State, request: Enroll) -> Result<EnrollReply
         .turn(move |turn| {
             make_room(turn, "enrolments", node)?;
             turn.tx.execute(
-                "INSERT INTO enrolments VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                (
-                    id,
-                    node.to_string(),
-                    request.ek_public.0,
-                    request.ek_certificate.map(|c| c.0),
-                    request.ak_public.0,
-                    secret,
-                    sql(turn.now.plus(CHALLENGE_LIFE)),
-                ),
+                "INSERT INTO enrolments VALUES (?1, ?2, ?3, ?4, ?5)",
+                (id, node.to_string(), request.ak_public.0, secret, sql(turn.now.plus(CHALLENGE_LIFE))),
             )?;
             Ok(())
         })
@@ -112,19 +104,18 @@ pub(crate) async fn enroll(state: &State, request: Enroll) -> Result<EnrollReply
 /// Certifies the AK if the TPM opened the credential. One attempt for each credential.
 pub(crate) async fn activate(state: &State, request: Activate) -> Result<ActivateReply> {
     let (id, node) = (request.enrolment_id, request.node_address);
-    type Row = (Vec<u8>, Option<Vec<u8>>, Vec<u8>, [u8; 32], i64);
+    type Row = (Vec<u8>, [u8; 32], i64);
     let row: Option<Row> = state
         .turn(move |turn| {
             let row = turn.tx.query_row(
-                "DELETE FROM enrolments WHERE id = ?1 AND node = ?2
-                 RETURNING ek_public, ek_certificate, ak_public, secret, expires_at",
+                "DELETE FROM enrolments WHERE id = ?1 AND node = ?2 RETURNING ak_public, secret, expires_at",
                 (id, node.to_string()),
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
             );
             Ok(row.optional()?)
         })
         .await?;
-    let Some((ek_public, ek_certificate, ak_public, secret, expires_at)) = row else {
+    let Some((ak_public, secret, expires_at)) = row else {
         return Err(Refused::not_found("UNKNOWN_ENROLMENT", "enrolmentId: wanted one that is open for this node"));
     };
     if !bool::from(secret.ct_eq(&request.secret.0)) {
@@ -139,10 +130,6 @@ pub(crate) async fn activate(state: &State, request: Activate) -> Result<Activat
                 return Err(Refused::forbidden("ENROLMENT_EXPIRED", detail));
             }
             let certificate = turn.settings.ak_authority.attestation_key(&ak, turn.now).map_err(Refused::internal)?;
-            turn.tx.execute(
-                "INSERT OR REPLACE INTO attestation_keys VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                (ak_public, node.to_string(), ek_public, ek_certificate, &certificate[..], sql(turn.now)),
-            )?;
             turn.tell(EventKind::NodeEnrolled { node });
             Ok(ActivateReply { ak_certificate: Base64(certificate.to_vec()) })
         })

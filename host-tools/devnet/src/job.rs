@@ -277,9 +277,9 @@ impl Job {
         reassigned
     }
 
-    /// What `node` may know; spares not yet needed and strangers may not.
+    /// What `node` may know; spares not yet needed, members that were replaced and strangers may not.
     pub(crate) fn status(&self, node: Address) -> Result<JobStatus> {
-        if !self.submit.shares.iter().any(|share| share.node == node) {
+        if !self.members.iter().any(|m| m.node == node) {
             return Err(Refused::forbidden("NOT_A_MEMBER", "job: wanted a node of its quorum"));
         }
         Ok(JobStatus {
@@ -410,4 +410,55 @@ impl Member {
 
 fn ended(phase: Phase) -> Refused {
     Refused::conflict("JOB_ENDED", format!("job: wanted a live one, got {phase:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use blf_evidence::job::SealedKey;
+
+    use super::*;
+
+    const LEADER: Address = Address([1; 20]);
+    const DEADLINES: Deadlines = Deadlines { claim: 20, commit: 40, reveal: 30 };
+
+    /// A job of one node, submitted at time 0.
+    fn job() -> Job {
+        let context = JobContext {
+            cofhe: None,
+            job_id: Hex([2; 32]),
+            measurements: vec![],
+            max_new_tokens: 1,
+            model_manifest_sha256: Hex([3; 32]),
+            not_after: UnixTime(1000),
+            reply_hpke: Hex([4; 32]),
+            user: Address([5; 20]),
+            v: 1,
+        };
+        let key = SealedKey { enc: Hex([6; 32]), ct: Hex([7; 48]) };
+        let submit = Submit {
+            context: String::new(),
+            leader: LEADER,
+            model_id: String::new(),
+            prompt_cid: String::new(),
+            shares: vec![Share { node: LEADER, hpke: Hex([8; 32]), key }],
+            spares: vec![],
+            verifiers: vec![],
+        };
+        Job::new(submit, &context, UnixTime(0), DEADLINES)
+    }
+
+    /// Here, where no ticker takes the seat away first.
+    #[test]
+    fn claims_and_commits_end_with_their_deadlines() {
+        let mut job = job();
+        let claim = |job: &mut Job, now| job.claim(LEADER, UnixTime(now), DEADLINES);
+        let commit = |job: &mut Job, now| job.commit(LEADER, Hex([9; 32]), UnixTime(now), DEADLINES);
+        let late = claim(&mut job, 21).unwrap_err();
+        assert_eq!((late.status.as_u16(), &*late.code), (409, "CLAIM_TOO_LATE"));
+        assert_eq!(claim(&mut job, 20).unwrap().1, UnixTime(60));
+        assert_eq!(claim(&mut job, 21).unwrap().1, UnixTime(60), "it is claimed");
+        let late = commit(&mut job, 61).unwrap_err();
+        assert_eq!((late.status.as_u16(), &*late.code), (409, "COMMIT_TOO_LATE"));
+        commit(&mut job, 60).unwrap();
+    }
 }

@@ -25,8 +25,9 @@ pub(crate) const SPARES_CAP: usize = 8;
 const LIVE_CAPS: (u32, u32) = (16, 1024);
 /// Seconds after its last poll or heartbeat that a node counts as there.
 const THERE: u64 = 300;
-/// Seconds that an ended job can still be asked for.
+/// Seconds that an ended job can still be asked for, and how many of them are kept: the oldest give way.
 const ENDED_LIFE: u64 = 86_400;
+const ENDED_KEPT: u32 = 1024;
 /// Longest CID and model id, in bytes.
 const NAME_CAP: usize = 128;
 
@@ -267,7 +268,7 @@ pub(crate) fn request_status(turn: &Turn<'_>, user: Address, id: Hex<32>) -> Res
     Ok(job.request_status())
 }
 
-/// Applies deadlines to every live job and forgets long ended ones.
+/// Applies deadlines to every live job and forgets those that ended long or many jobs ago.
 pub(crate) fn tick(turn: &mut Turn<'_>) -> Result<()> {
     let mut query = turn.tx.prepare_cached("SELECT id FROM jobs WHERE live")?;
     let ids: Vec<String> = query.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -282,7 +283,11 @@ pub(crate) fn tick(turn: &mut Turn<'_>) -> Result<()> {
         tell_reassigned(turn, id, reassigned);
     }
     let before = sql(blf_evidence::UnixTime(now.0.saturating_sub(ENDED_LIFE)));
-    turn.tx.execute("DELETE FROM jobs WHERE NOT live AND ended_at < ?1", [before])?;
+    turn.tx.execute(
+        "DELETE FROM jobs WHERE NOT live AND (ended_at < ?1 OR id NOT IN
+         (SELECT id FROM jobs WHERE NOT live ORDER BY ended_at DESC, rowid DESC LIMIT ?2))",
+        (before, ENDED_KEPT),
+    )?;
     turn.tx.execute("DELETE FROM seats WHERE job NOT IN (SELECT id FROM jobs)", [])?;
     Ok(())
 }

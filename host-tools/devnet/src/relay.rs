@@ -1,8 +1,8 @@
 //! Evidence on demand: a user's nonce goes to the node with its next poll, the node's answer back to the user.
 //!
-//! The ICL only carries: the nonce and the audience are the user's, and the user appraises.
+//! The ICL only carries: the nonce and the audience are the user's, and the user appraises. A question without a nonce is
+//! for cached evidence, which stays with the certificate: it is long, and anybody may ask for it often.
 
-use blf_evidence::bundle::Evidence;
 use blf_evidence::icl::{AskEvidence, AskEvidenceReply, EvidenceReply, EvidenceRequest, FreshEvidence};
 use blf_evidence::statement::{Binding, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
@@ -18,6 +18,8 @@ use crate::state::{Turn, parse, sql, time};
 const LIFE: u64 = 600;
 /// Seconds after which a question is shown to the node again, in case the reply that carried it was lost.
 const SHOW_AGAIN: u64 = 30;
+/// Seconds after its end that a question is kept, so that a late node learns that it is late.
+const LATE: u64 = 60;
 /// Questions that may wait for one node, and that one user may have, answered ones included.
 const OPEN: u32 = 32;
 
@@ -27,7 +29,7 @@ pub(crate) fn ask(turn: &mut Turn<'_>, user: Address, node: Address, ask: &AskEv
     let open: u32 = turn.tx.query_row(
         // What is answered costs the node nothing more: counted, it would shut out everybody else.
         "SELECT COUNT(*) FROM evidence_requests
-         WHERE (node = ?1 AND evidence IS NULL OR user = ?2) AND expires_at >= ?3",
+         WHERE (node = ?1 AND nonce IS NOT NULL AND evidence IS NULL OR user = ?2) AND expires_at >= ?3",
         (node.to_string(), user.to_string(), sql(turn.now)),
         |row| row.get(0),
     )?;
@@ -35,23 +37,26 @@ pub(crate) fn ask(turn: &mut Turn<'_>, user: Address, node: Address, ask: &AskEv
         let detail = format!("evidence: wanted at most {OPEN} open questions, got {open}");
         return Err(Refused::too_many("TOO_MANY_QUESTIONS", detail, LIFE));
     }
-    let cached = match (ask.nonce, ask.max_age) {
-        (Some(_), 0) => None,
-        (None, max_age @ 1..) => Some(cached(turn, node, max_age)?),
+    match (ask.nonce, ask.max_age) {
+        (Some(_), 0) => {}
+        (None, max_age @ 1..) => {
+            let age = age(turn, cached(turn, node)?.1);
+            if age > max_age {
+                let detail = format!("evidence: wanted at most {max_age} seconds old, got {age}");
+                return Err(Refused::not_found("NO_CACHED_EVIDENCE", detail));
+            }
+        }
         _ => return Err(Refused::malformed("wanted a nonce and max_age 0, or no nonce and a max_age in seconds")),
-    };
+    }
     let request_id = Hex(random::<16>().map_err(Refused::internal)?).to_string();
-    let (evidence, taken_at) = cached.unzip();
     turn.tx.execute(
-        "INSERT INTO evidence_requests VALUES (?1, ?2, ?3, ?4, ?5, NULL, ?6, ?7)",
+        "INSERT INTO evidence_requests VALUES (?1, ?2, ?3, ?4, ?5, NULL, NULL, NULL)",
         (
             &request_id,
             user.to_string(),
             node.to_string(),
             ask.nonce.map(|nonce| nonce.to_string()),
             sql(turn.now.plus(LIFE)),
-            evidence,
-            taken_at,
         ),
     )?;
     turn.tell(EventKind::EvidenceAsked { node, user });
@@ -63,7 +68,8 @@ pub(crate) fn waiting(turn: &Turn<'_>, node: Address) -> Result<Vec<EvidenceRequ
     let shown_before = sql(UnixTime(turn.now.0.saturating_sub(SHOW_AGAIN)));
     let mut query = turn.tx.prepare_cached(
         "UPDATE evidence_requests SET shown_at = ?2
-         WHERE node = ?1 AND evidence IS NULL AND expires_at >= ?2 AND (shown_at IS NULL OR shown_at <= ?3)
+         WHERE node = ?1 AND nonce IS NOT NULL AND evidence IS NULL AND expires_at >= ?2
+             AND (shown_at IS NULL OR shown_at <= ?3)
          RETURNING id, user, nonce",
     )?;
     let rows = query.query_map((node.to_string(), sql(turn.now), shown_before), |row| {
@@ -81,9 +87,10 @@ pub(crate) fn answer(turn: &mut Turn<'_>, request: &FreshEvidence) -> Result<()>
     let node = request.node_address;
     admission::live(turn, node)?;
     let row = turn.tx.query_row(
-        "SELECT user, nonce, expires_at, evidence IS NOT NULL FROM evidence_requests WHERE id = ?1 AND node = ?2",
+        "SELECT user, nonce, expires_at, evidence IS NOT NULL FROM evidence_requests
+         WHERE id = ?1 AND node = ?2 AND nonce IS NOT NULL",
         (&request.request_id, node.to_string()),
-        |row| Ok((row.get::<_, String>(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, i64>(2)?, row.get(3)?)),
+        |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get(3)?)),
     );
     let (user, nonce, by, answered): (_, _, _, bool) =
         row.optional()?.ok_or_else(|| unknown("requestId: wanted one that waits for this node"))?;
@@ -98,7 +105,7 @@ pub(crate) fn answer(turn: &mut Turn<'_>, request: &FreshEvidence) -> Result<()>
     let binding = Binding::parse(request.evidence.binding.as_bytes()).map_err(|e| malformed(e.to_string()))?;
     let answers = [
         ("keys.node", node.to_string(), binding.keys.node.to_string()),
-        ("nonce", nonce.unwrap_or_default(), binding.nonce.to_string()),
+        ("nonce", nonce, binding.nonce.to_string()),
         ("audience", user.clone(), binding.audience.chars().take(64).collect()),
         ("purpose", format!("{:?}", Purpose::Preview), format!("{:?}", binding.purpose)),
     ];
@@ -116,42 +123,46 @@ pub(crate) fn answer(turn: &mut Turn<'_>, request: &FreshEvidence) -> Result<()>
     Ok(())
 }
 
-/// What the node answered; null while it has not.
+/// What the node answered, null while it has not; or what it was last admitted with, which may be newer than asked for.
 pub(crate) fn reply(turn: &Turn<'_>, user: Address, request_id: &str) -> Result<EvidenceReply> {
-    let row = turn.tx.query_row(
-        "SELECT evidence, taken_at, expires_at FROM evidence_requests WHERE id = ?1 AND user = ?2",
+    type Row = (String, bool, Option<String>, Option<i64>, i64);
+    let row: rusqlite::Result<Row> = turn.tx.query_row(
+        "SELECT node, nonce IS NULL, evidence, taken_at, expires_at FROM evidence_requests WHERE id = ?1 AND user = ?2",
         (request_id, user.to_string()),
-        |row| Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<i64>>(1)?, row.get::<_, i64>(2)?)),
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
     );
-    let (evidence, taken_at, by) = row.optional()?.ok_or_else(|| unknown("request: wanted one of this user"))?;
+    let (node, is_for_cached, evidence, taken_at, by) =
+        row.optional()?.ok_or_else(|| unknown("request: wanted one of this user"))?;
     if turn.now > time(by) {
         return Err(unknown("request: wanted one that is not too old"));
     }
-    let evidence = evidence.map(|text| serde_json::from_str::<Evidence>(&text)).transpose()?;
-    let age = taken_at.map_or(0, |at| turn.now.0.saturating_sub(time(at).0));
-    Ok(EvidenceReply { evidence, age })
+    let given = if is_for_cached { Some(cached(turn, parse(&node)?)?) } else { evidence.zip(taken_at) };
+    let Some((evidence, taken_at)) = given else { return Ok(EvidenceReply { evidence: None, age: 0 }) };
+    Ok(EvidenceReply { evidence: Some(serde_json::from_str(&evidence)?), age: age(turn, taken_at) })
 }
 
-/// Forgets questions that are over.
+/// Forgets questions that are long over.
 pub(crate) fn sweep(turn: &Turn<'_>) -> Result<()> {
-    turn.tx.execute("DELETE FROM evidence_requests WHERE expires_at < ?1", [sql(turn.now)])?;
+    let before = UnixTime(turn.now.0.saturating_sub(LATE));
+    turn.tx.execute("DELETE FROM evidence_requests WHERE expires_at < ?1", [sql(before)])?;
     Ok(())
 }
 
 /// The evidence that the node was last admitted with, and when it came.
-fn cached(turn: &Turn<'_>, node: Address, max_age: u64) -> Result<(String, i64)> {
+fn cached(turn: &Turn<'_>, node: Address) -> Result<(String, i64)> {
     let row = turn.tx.query_row(
         "SELECT evidence, taken_at FROM certificates WHERE node = ?1 ORDER BY serial DESC LIMIT 1",
         [node.to_string()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     );
-    let (evidence, taken_at): (String, i64) = row?;
-    let age = turn.now.0.saturating_sub(time(taken_at).0);
-    if age > max_age {
-        let detail = format!("evidence: wanted at most {max_age} seconds old, got {age}");
-        return Err(Refused::not_found("NO_CACHED_EVIDENCE", detail));
-    }
-    Ok((evidence, taken_at))
+    let missing =
+        || Refused::not_found("NO_CACHED_EVIDENCE", format!("evidence: wanted a certificate of {node}, got none"));
+    row.optional()?.ok_or_else(missing)
+}
+
+/// Seconds since then.
+fn age(turn: &Turn<'_>, taken_at: i64) -> u64 {
+    turn.now.0.saturating_sub(time(taken_at).0)
 }
 
 fn unknown(detail: &str) -> Refused {

@@ -27,14 +27,11 @@ const BLOBS: &str = "
 
 /// A strict coordinator's.
 pub(crate) const STRICT: Schema = Schema {
-    version: 1,
+    version: 2,
     tables: "
     CREATE TABLE nonces (address TEXT, nonce TEXT, time INTEGER, PRIMARY KEY (address, nonce)) WITHOUT ROWID, STRICT;
     CREATE TABLE challenges (id TEXT PRIMARY KEY, node TEXT, nonce TEXT, expires_at INTEGER) STRICT;
-    CREATE TABLE enrolments (id TEXT PRIMARY KEY, node TEXT, ek_public BLOB, ek_certificate BLOB, ak_public BLOB,
-        secret BLOB, expires_at INTEGER) STRICT;
-    CREATE TABLE attestation_keys (ak_public BLOB PRIMARY KEY, node TEXT, ek_public BLOB, ek_certificate BLOB,
-        certificate BLOB, issued_at INTEGER) STRICT;
+    CREATE TABLE enrolments (id TEXT PRIMARY KEY, node TEXT, ak_public BLOB, secret BLOB, expires_at INTEGER) STRICT;
     CREATE TABLE nodes (address TEXT PRIMARY KEY, seen_at INTEGER, stopping INTEGER) STRICT;
     CREATE TABLE certificates (serial INTEGER PRIMARY KEY, node TEXT, certificate TEXT, not_after INTEGER,
         models TEXT, evidence TEXT, taken_at INTEGER) STRICT;

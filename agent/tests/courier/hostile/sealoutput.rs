@@ -56,6 +56,8 @@ fn harms() -> Vec<(String, Harm, &'static str)> {
         ("204 when polled", poll(whole(204, "")), "SEALOUTPUT_REPLY"),
         ("202 for ever", submit(whole(202, "{}")), "SEALOUTPUT_REPLY"),
         ("202 and an id for ever", poll(whole(202, r#"{"status":"PROCESSING"}"#)), "SEALOUTPUT_LATE"),
+        ("another state for ever", poll(whole(200, r#"{"status":"QUEUED","is_succeed":false}"#)), "SEALOUTPUT_LATE"),
+        ("failed when polled", poll(whole(200, r#"{"status":"COMPLETED","is_succeed":false}"#)), "SEALOUTPUT_HTTP_200"),
         ("not ready for ever", submit(whole(200, r#"{"status":"CT_NOT_READY"}"#)), "SEALOUTPUT_LATE"),
         (
             "elsewhere",
@@ -66,6 +68,7 @@ fn harms() -> Vec<(String, Harm, &'static str)> {
         ("no access", submit(whole(403, r#"{"message":"no"}"#)), "SEALOUTPUT_HTTP_403"),
         ("too many requests", submit(retry_after(429, 100_000)), "SEALOUTPUT_HTTP_429"),
         ("an error page", submit(whole(500, "<html>".repeat(2000))), "SEALOUTPUT_HTTP_500"),
+        ("away behind its gateway when polled", poll(whole(503, "")), "SEALOUTPUT_HTTP_503"),
         ("deep JSON", submit(whole(200, format!(r#"{{"x":{deep}"#))), "SEALOUTPUT_REPLY"),
         ("deep JSON when polled", poll(whole(200, format!(r#"{{"sealed":{deep}"#))), "SEALOUTPUT_REPLY"),
         ("twice the same member", submit(whole(200, r#"{"request_id":"a","request_id":"b"}"#)), "SEALOUTPUT_REPLY"),
@@ -158,6 +161,22 @@ fn memory_is_bounded_whatever_it_says() {
 async fn measured() {
     meets("nothing yet", Harm::Answers([whole(403, ""), whole(403, "")]), "SEALOUTPUT_HTTP_403").await;
     within_bounds((0..2).map(|_| every_harm())).await;
+}
+
+/// Nobody judged the share while a gateway was at fault or in a hurry: one such answer must not end the claim.
+#[tokio::test(start_paused = true)]
+async fn a_network_that_stumbles_is_asked_again() {
+    let world = World::new();
+    let _courier = world.start();
+    let mut left = vec![("POST", 503), ("POST", 429), ("POST", 408), ("GET", 500), ("GET", 502), ("GET", 429)];
+    world.icl.fault(move |method, path, _| {
+        let next = left.iter().position(|(of, _)| path.contains("sealoutput") && *of == method)?;
+        Some(whole(left.remove(next).1, ""))
+    });
+    let job = world.assign_sharing(1, Role::Leader, Some(SHARE));
+    world.until("the quorum", |w| w.states(job).contains(&JobState::Accepted) || w.failure(job).is_some()).await;
+    assert_eq!(world.failure(job), None);
+    assert_eq!(world.icl.count("sealoutput"), 6 + 4, "each refusal once, and both halves submitted and polled");
 }
 
 /// While a job waits for its share, another one is done.

@@ -27,7 +27,7 @@ pub enum Submit {
     AtOnce(Shape),
     /// 200 with a request id, which is processed for so many polls.
     Later {
-        /// Polls answered `PROCESSING`.
+        /// Polls answered `PROCESSING` and `is_succeed: false`, which means nothing yet.
         processing: u32,
         /// The poll after them, and every later one.
         end: End,
@@ -179,6 +179,7 @@ fn poll(chain: &Chain, requests: &mut Requests, knobs: &Knobs, id: &str) -> Resu
     if pending.processing > 0 {
         pending.processing -= 1;
         document["status"] = "PROCESSING".into();
+        document["is_succeed"] = false.into();
         return Ok(Answer::json(200, &document));
     }
     document["completed_at"] = iso_8601(UnixTime(chain.now())).into();

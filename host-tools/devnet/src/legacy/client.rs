@@ -263,7 +263,7 @@ pub(crate) fn submit(turn: &mut Turn<'_>, submission: Submission, options: &Lega
         }
     };
     let stored = options.mock_chain || !http::text(&metadata, "prompt_key_store_tx").is_empty();
-    let job = Job {
+    let mut job = Job {
         request: uuid()?.to_string(),
         // As the digits of bytes: without 0x.
         task: match task {
@@ -274,7 +274,7 @@ pub(crate) fn submit(turn: &mut Turn<'_>, submission: Submission, options: &Lega
         model: wanted.model,
         prompt_cid,
         key,
-        permits,
+        permits: Vec::new(),
         metadata,
         leader,
         seats: std::iter::once(leader).chain(verifiers.clone()).map(|node| (node, Seat::Pending)).collect(),
@@ -288,6 +288,9 @@ pub(crate) fn submit(turn: &mut Turn<'_>, submission: Submission, options: &Lega
         confidence: 0,
         reject_reason: None,
     };
+    for permit in permits {
+        job.attach(permit);
+    }
     jobs::insert(turn, &job)?;
     shown(&job)
 }
@@ -311,11 +314,9 @@ pub(crate) fn confirm_store_key(turn: &mut Turn<'_>, request: &str, transaction:
 pub(crate) fn attach_permit(turn: &mut Turn<'_>, task: &str, attachment: PermitAttachment) -> Result<Value> {
     let mut job = jobs::find_task(turn, task)?.ok_or_else(|| jobs::not_found(task))?;
     let node = attachment.node.unwrap_or_else(|| job.leader.to_string());
-    if !nodes::address(&node).is_ok_and(|node| job.seats.contains_key(&node)) {
+    if !job.attach(Permit { node: node.clone(), permit: attachment.permit }) {
         return Err(Refused::malformed("permit for a node outside of the quorum"));
     }
-    job.permits.retain(|permit| permit.node != node);
-    job.permits.push(Permit { node: node.clone(), permit: attachment.permit });
     jobs::store(turn, &job, job.status)?;
     Ok(json!({ "status": "permit_attached", "task_id": task, "leader_address": node }))
 }

@@ -28,6 +28,7 @@ pub struct Faults(Arc<Mutex<Inner>>);
 struct Inner {
     faults: Vec<Fault>,
     forgets: bool,
+    hides_unknown: bool,
 }
 
 impl Faults {
@@ -39,6 +40,12 @@ impl Faults {
     /// The coordinator has lost its state: before the next request it forgets all nodes.
     pub fn forget_nodes(&self) {
         self.inner().forgets = true;
+    }
+
+    /// From now on nothing waits for a node that it does not know, where it would say 404: today's coordinator does not tell
+    /// a node that it was forgotten.
+    pub fn hide_unknown(&self) {
+        self.inner().hides_unknown = true;
     }
 
     /// Faults that no request has met yet.
@@ -60,6 +67,11 @@ impl Faults {
     /// True once after [`Self::forget_nodes`].
     pub(crate) fn forgotten(&self) -> bool {
         std::mem::take(&mut self.inner().forgets)
+    }
+
+    /// True from [`Self::hide_unknown`] on.
+    pub(crate) fn hides_unknown(&self) -> bool {
+        self.inner().hides_unknown
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -139,6 +139,17 @@ pub(crate) fn needed(nodes: usize) -> usize {
 }
 
 impl Job {
+    /// Takes a permit for a node of the quorum, in place of an earlier one for it in any spelling: there are no more permits
+    /// than seats. False for another node, which is never shown one.
+    pub(crate) fn attach(&mut self, permit: Permit) -> bool {
+        let Some(node) = nodes::address(&permit.node).ok().filter(|node| self.seats.contains_key(node)) else {
+            return false;
+        };
+        self.permits.retain(|held| nodes::address(&held.node).ok() != Some(node));
+        self.permits.push(permit);
+        true
+    }
+
     fn nodes(&self) -> impl Iterator<Item = Address> {
         std::iter::once(self.leader).chain(self.verifiers.clone())
     }
@@ -191,10 +202,8 @@ impl Job {
 }
 
 /// Jobs that wait for a node, as it is told of them. `named` is the node's spelling of its address.
-pub(crate) fn waiting(turn: &mut Turn<'_>, named: &str, timeout: u64, mock: bool) -> Result<Vec<Value>> {
-    let unknown = || Refused::not_found("UNKNOWN_NODE", format!("node {named} is unknown: attest again"));
-    let node = nodes::address(named).map_err(|_| unknown())?;
-    nodes::find(turn, node)?.ok_or_else(unknown)?;
+pub(crate) fn waiting(turn: &mut Turn<'_>, node: Address, named: &str, timeout: u64, mock: bool) -> Result<Vec<Value>> {
+    nodes::find(turn, node)?.ok_or_else(|| unknown_node(named))?;
     let mut query = turn.tx.prepare_cached("SELECT job FROM seats WHERE node = ?1")?;
     let ids: Vec<String> = query.query_map([node.to_string()], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     drop(query);
@@ -395,6 +404,11 @@ fn by_any_id(turn: &Turn<'_>, id: &str) -> Result<Job> {
         None => find_task(turn, id)?,
     };
     job.ok_or_else(|| not_found(id))
+}
+
+/// 404, to which a node attests again. Today's coordinator has nothing waiting for it instead.
+pub(crate) fn unknown_node(named: &str) -> Refused {
+    Refused::not_found("UNKNOWN_NODE", format!("node {named} is unknown: attest again"))
 }
 
 /// 404. The quotes are today's: the text of a `KeyError`.

@@ -1,5 +1,8 @@
-//! The coordinator as the network has it today, and its payment service: the same endpoints, shapes and slips, so that
-//! the published node runs here unchanged. What it does is what `protocol: legacy` of a profile promises, no more:
+//! The coordinator as the network has it today, and its payment service: endpoints, shapes and slips, so that the
+//! published node runs here unchanged. Left out, since neither that node nor a text job needs them: `/internal/operators`
+//! and all below it, `GET /v1/inference`, below `/v1/inference/{id}` the `leader-result`, `verdicts`, `commit`, `dispute`
+//! and `feedback`, the payment service's `/v1/credits` and `/v1/developers`, and CORS. What it does is what
+//! `protocol: legacy` of a profile promises, no more:
 //!
 //! ```text
 //! node: challenge → attestation (not looked at) → certificate → poll → claim: handles → result or verdict
@@ -19,7 +22,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use alloy_primitives::U256;
-use blf_evidence::{Hex, UnixTime};
+use blf_evidence::{Address, Hex, UnixTime};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -85,7 +88,7 @@ pub(crate) struct Legacy {
     settings: Arc<Settings>,
     options: LegacyOptions,
     /// What nodes were last told, and when.
-    told: Mutex<HashMap<String, (UnixTime, Vec<Value>)>>,
+    told: Mutex<HashMap<Address, (UnixTime, Vec<Value>)>>,
 }
 
 /// Parts of a request's path.
@@ -171,7 +174,11 @@ impl Legacy {
             }
             (&Method::GET, ["assignments", node]) => {
                 signer.same(node)?;
-                ok(&json!({ "assignments": self.assignments(node, now).await? }))
+                let waiting = match self.assignments(node, now).await {
+                    Err(refused) if refused.code == "UNKNOWN_NODE" && self.options.faults.hides_unknown() => Vec::new(),
+                    waiting => waiting?,
+                };
+                ok(&json!({ "assignments": waiting }))
             }
             (&Method::POST, ["task", "claim"]) => {
                 let body = http::object(&call.body)?;
@@ -292,21 +299,23 @@ impl Legacy {
         }
     }
 
-    /// What waits for a node: the same answer again for a while, as today. A node must know a job it has seen.
-    async fn assignments(&self, node: &str, now: UnixTime) -> Result<Vec<Value>> {
+    /// What waits for a node: the same answer again for a while, as today, however it spells its address. A node must know
+    /// a job it has seen.
+    async fn assignments(&self, named: &str, now: UnixTime) -> Result<Vec<Value>> {
+        let node = nodes::address(named).map_err(|_| jobs::unknown_node(named))?;
         let cache = self.options.assignment_cache;
-        if let Some((_, told)) = self.told().get(node).filter(|(at, _)| now < at.plus(cache)) {
+        if let Some((_, told)) = self.told().get(&node).filter(|(at, _)| now < at.plus(cache)) {
             return Ok(told.clone());
         }
-        let (name, timeout, mock) = (node.to_owned(), self.options.claim_timeout, self.options.mock_chain);
-        let waiting = self.turn(move |turn| jobs::waiting(turn, &name, timeout, mock)).await?;
+        let (name, timeout, mock) = (named.to_owned(), self.options.claim_timeout, self.options.mock_chain);
+        let waiting = self.turn(move |turn| jobs::waiting(turn, node, &name, timeout, mock)).await?;
         let mut told = self.told();
         told.retain(|_, (at, _)| now < at.plus(cache));
-        told.insert(node.to_owned(), (now, waiting.clone()));
+        told.insert(node, (now, waiting.clone()));
         Ok(waiting)
     }
 
-    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<String, (UnixTime, Vec<Value>)>> {
+    fn told(&self) -> std::sync::MutexGuard<'_, HashMap<Address, (UnixTime, Vec<Value>)>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -87,7 +87,7 @@ fn later() {
         let (_, answer) = asked.poll(&submitted["request_id"]);
         let (status, at) = (&answer["status"], &answer["submitted_at"]);
         assert_eq!((status, at), (&"PROCESSING".into(), &"2026-11-20T09:08:08Z".into()));
-        assert_eq!(answer.get("sealed"), None);
+        assert_eq!((answer.get("sealed"), &answer["is_succeed"]), (None, &false.into()));
     }
     asked.net.set_clock(START + 2);
     for _ in 0..2 {

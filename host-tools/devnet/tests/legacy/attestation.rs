@@ -80,6 +80,21 @@ async fn attestation_is_refused_for_two_reasons_only() {
     net.stop().await;
 }
 
+/// A cap of our own: anybody may attest.
+#[tokio::test]
+async fn nodes_have_a_number() {
+    let net = Net::with(|options| options.accept = blf_devnet::Accept::Anything).await;
+    let attest = async |number: u32| {
+        net.post("/internal/attestation/verify", &json!({ "nodeAddress": format!("0x{number:040x}") })).await
+    };
+    for number in 1..=1024 {
+        attest(number).await.ok();
+    }
+    assert_eq!(attest(1025).await.refused(), (503, json!("nodes: wanted at most 1024")), "TOO_MANY_NODES");
+    attest(1024).await.ok();
+    net.stop().await;
+}
+
 #[tokio::test]
 async fn heartbeat() {
     let net = Net::start().await;

@@ -47,6 +47,23 @@ async fn all_nodes_are_forgotten() {
     net.stop().await;
 }
 
+/// Today's coordinator does not tell a node that it was forgotten: nothing waits for it, and that is all.
+#[tokio::test]
+async fn nodes_are_forgotten_in_silence() {
+    let faults = Faults::default();
+    let net = Net::with(|options| options.faults = faults.clone()).await;
+    let nodes = net.nodes(3).await;
+    net.job(&task(1), &[&nodes[0], &nodes[1], &nodes[2]]).await;
+    faults.hide_unknown();
+    assert_eq!(nodes[0].poll().await.len(), 1, "it is known");
+    faults.forget_nodes();
+    assert!(nodes[0].poll().await.is_empty());
+    assert!(net.stranger(1).poll().await.is_empty());
+    nodes[0].attest().await;
+    assert_eq!(nodes[0].poll().await.len(), 1);
+    net.stop().await;
+}
+
 /// Limits and caps of our own, in today's shape.
 #[tokio::test]
 async fn limits() {

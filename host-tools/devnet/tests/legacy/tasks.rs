@@ -109,6 +109,25 @@ async fn assignments_are_cached() {
     net.stop().await;
 }
 
+/// One answer for a node, not one for each spelling of its address: anybody could make a thousand of those.
+#[tokio::test]
+async fn the_cache_goes_by_the_node() {
+    let net = Net::with(|options| {
+        options.assignment_cache = 15;
+        options.accept = Accept::Anything;
+    })
+    .await;
+    let nodes = net.nodes(3).await;
+    net.job(&task(1), &[&nodes[0], &nodes[1], &nodes[2]]).await;
+    assert_eq!(nodes[0].poll().await[0]["role"], "leader");
+    let lower = format!("/internal/assignments/{}", nodes[0].address.to_string().to_lowercase());
+    assert_eq!(net.get(&lower).await.ok()["assignments"][0]["role"], "leader", "as told before");
+    net.forward(15);
+    assert_eq!(net.get(&lower).await.ok()["assignments"][0]["role"], "verifier");
+    assert_eq!(nodes[0].poll().await[0]["role"], "verifier", "as told before");
+    net.stop().await;
+}
+
 #[tokio::test]
 async fn result_and_verdict() {
     let net = Net::start().await;

@@ -88,7 +88,8 @@ async fn upload_and_download() {
     assert_eq!(net.get(&format!("/ipfs/{HELLO}")).await.text, "hello world");
     assert_eq!(upload("").await.refused(), (400, json!("Uploaded prompt payload is empty")));
     let (status, detail) = upload(&"x".repeat(blf_devnet::BLOB_CAP + 1)).await.refused();
-    assert!(status == 502 && detail.as_str().unwrap().starts_with("Prompt upload failed: "), "{detail}");
+    let wanted = format!("Prompt upload failed: body: wanted at most {} bytes", blf_devnet::BLOB_CAP);
+    assert_eq!((status, detail), (502, json!(wanted)), "PIN_FAILED");
     net.stop().await;
 }
 
@@ -267,6 +268,38 @@ async fn permits() {
     net.stop().await;
 }
 
+/// A node has one permit however it is spelled, so that nobody can fill a job with them; strangers have none.
+#[tokio::test]
+async fn permits_do_not_pile_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devnet.sqlite");
+    let legacy = blf_devnet::LegacyOptions { assignment_cache: 0, ..blf_devnet::LegacyOptions::default() };
+    let mut options = Options::legacy(legacy).unwrap();
+    options.state = Some(path.clone());
+    let net = Net::of(options).await;
+    let nodes = net.nodes(4).await;
+    let leader = nodes[0].address.to_string();
+    let spellings = [leader.to_lowercase(), format!("0x{}", leader[2..].to_uppercase()), leader];
+    let task = task(1);
+    let mut request = submission(&task, &[&nodes[0], &nodes[1], &nodes[2]]);
+    let strangers = [nodes[3].address.to_string(), "nobody".into()];
+    let named = spellings.iter().chain(&strangers).map(|node| json!({ "node": node, "permit": "submitted" }));
+    request["permits"] = named.collect();
+    net.post("/v1/inference/requests", &request).await.ok();
+    assert_eq!(nodes[0].poll().await[0]["permit"], "submitted");
+    for node in &spellings {
+        let body = json!({ "node": node, "permit": node }).to_string();
+        let headers = [("content-type", "application/json")];
+        net.send("PATCH", &format!("/v1/inference/{task}/permit"), &headers, body).await.ok();
+    }
+    assert_eq!(nodes[0].poll().await[0]["permit"], spellings[2]);
+    net.stop().await;
+    let db = rusqlite::Connection::open(path).unwrap();
+    let job: String = db.query_row("SELECT document FROM jobs", [], |row| row.get(0)).unwrap();
+    let job: Value = serde_json::from_str(&job).unwrap();
+    assert_eq!(job["permits"], json!([{ "node": spellings[2], "permit": spellings[2] }]));
+}
+
 /// Everything is there after a restart but what was cached.
 #[tokio::test]
 async fn a_restart_keeps_jobs_and_nodes() {
@@ -292,7 +325,7 @@ async fn a_restart_keeps_jobs_and_nodes() {
     let mut strict = Options::new(std::sync::Arc::new(Nobody)).unwrap();
     strict.state = Some(folder.path().join("devnet.sqlite"));
     let Err(error) = blf_devnet::Devnet::start(strict, async {}).await else { panic!("it started") };
-    assert!(error.to_string().contains("wanted version 1, got 1001"), "{error}");
+    assert!(error.to_string().contains("wanted version 2, got 1001"), "{error}");
 }
 
 /// Admits nobody.

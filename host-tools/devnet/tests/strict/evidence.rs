@@ -73,9 +73,35 @@ async fn cached_evidence_has_an_age() {
     let binding = Binding::parse(reply.evidence.unwrap().binding.as_bytes()).unwrap();
     assert_eq!((binding.keys.node, binding.purpose), (node.address, Purpose::Admission));
     assert!(node.poll().await.evidence_requests.is_empty(), "the node is not asked");
+    let by_node = answer(&node, &asked.request_id, Purpose::Preview, &user.address.to_string(), Hex([0; 32])).await;
+    assert_eq!(by_node.refused(), (404, "UNKNOWN_REQUEST".into()), "nor waited for");
     net.forward(1);
     assert_eq!(ask(&user, node.address, None, 50).await.refused(), (404, "NO_CACHED_EVIDENCE".into()));
     net.stop().await;
+}
+
+/// Evidence is long, questions are short: to ask for the cached one makes no copy of it.
+#[tokio::test]
+async fn cached_evidence_stays_with_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devnet.sqlite");
+    let net = Net::with(|options| options.state = Some(path.clone())).await;
+    let (mut node, user) = (net.node().await, net.caller());
+    net.forward(50);
+    let asked: AskEvidenceReply = ask(&user, node.address, None, 50).await.ok();
+    for _ in 0..2 {
+        node.hpke = Hex(random());
+        node.admit().await;
+    }
+    net.forward(7);
+    let reply: EvidenceReply = look(&user, &asked.request_id).await.ok();
+    let binding = Binding::parse(reply.evidence.unwrap().binding.as_bytes()).unwrap();
+    assert_eq!((reply.age, binding.keys.hpke), (7, node.hpke), "the newest");
+    net.stop().await;
+    let db = rusqlite::Connection::open(path).unwrap();
+    let copies = "SELECT COUNT(*), COUNT(evidence) FROM evidence_requests";
+    let counts = db.query_row(copies, [], |row| Ok((row.get::<_, u32>(0)?, row.get::<_, u32>(1)?)));
+    assert_eq!(counts.unwrap(), (1, 0));
 }
 
 #[tokio::test]
@@ -98,8 +124,9 @@ async fn questions_end() {
     let asked: AskEvidenceReply = ask(&user, node.address, Some(nonce), 0).await.ok();
     net.forward(601);
     let audience = user.address.to_string();
-    let (status, code) = answer(&node, &asked.request_id, Purpose::Preview, &audience, nonce).await.refused();
-    assert!([(409, "EVIDENCE_TOO_LATE"), (404, "UNKNOWN_REQUEST")].contains(&(status, &*code)), "{code}");
+    let late = answer(&node, &asked.request_id, Purpose::Preview, &audience, nonce).await;
+    assert_eq!(late.refused(), (409, "EVIDENCE_TOO_LATE".into()));
+    assert!(node.poll().await.evidence_requests.is_empty());
     assert_eq!(look(&user, &asked.request_id).await.refused(), (404, "UNKNOWN_REQUEST".into()));
 
     // Of many users; what the node has answered makes room.

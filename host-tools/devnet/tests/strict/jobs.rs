@@ -122,8 +122,8 @@ async fn strangers_and_spares_have_no_part() {
         assert_eq!(node.lead(job, TEXT).await.refused(), code(403, "NOT_A_MEMBER"));
         assert_eq!(node.verify(job, TEXT, Verdict::Confirm).await.refused(), code(403, "NOT_A_MEMBER"));
         assert_eq!(node.hand_back(job, "X").await.refused(), code(403, "NOT_A_MEMBER"));
+        assert_eq!(node.status(job).await.refused(), code(403, "NOT_A_MEMBER"));
     }
-    assert_eq!(stranger.status(job).await.refused(), code(403, "NOT_A_MEMBER"));
     assert_eq!(stranger.claim(Hex([0; 32])).await.refused(), code(404, "UNKNOWN_JOB"));
     net.stop().await;
 }
@@ -227,6 +227,8 @@ async fn a_member_that_hands_back_is_replaced_in_the_users_order() {
     assert_eq!((status.phase, status.quorum), (Phase::Queued, vec![first.address, verifier.address]));
     assert_eq!(first.poll().await.assignments[0].role, Role::Leader);
     assert_eq!(leader.claim(job).await.refused(), code(403, "NOT_A_MEMBER"));
+    assert_eq!(leader.status(job).await.refused(), code(403, "NOT_A_MEMBER"), "no more than a stranger");
+    assert_eq!(first.status(job).await.ok::<JobStatus>().phase, Phase::Queued);
 
     claim_and_commit(first, job, TEXT).await;
     verifier.hand_back(job, "BUSY").await.ok::<Done>();
@@ -325,4 +327,44 @@ async fn a_job_ends_with_the_users_expiry() {
     let status = wait_for(&user, job, |status| status.phase == Phase::Failed).await;
     assert!(status.reason.unwrap().contains("expired"));
     net.stop().await;
+}
+
+/// Anybody may submit jobs that end at once: of those that ended the newest are kept.
+#[tokio::test]
+async fn ended_jobs_give_way_to_newer_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("devnet.sqlite");
+    let net = Net::with(|options| options.state = Some(path.clone())).await;
+    let (user, node) = (net.caller(), net.node().await);
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let (job, request) = submission(&user, &[&node], 0);
+        submit(&user, &request).await.ok::<Done>();
+        node.hand_back(job, "BUSY").await.ok::<Done>();
+        net.forward(10);
+        jobs.push(job);
+    }
+    net.stop().await;
+    // With these between the two there is one too many.
+    let between = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 1023)
+        INSERT INTO jobs SELECT printf('%064x', n), '', FALSE, ?1, '' FROM number";
+    let db = rusqlite::Connection::open(&path).unwrap();
+    assert_eq!(db.execute(between, [i64::try_from(START + 5).unwrap()]).unwrap(), 1023);
+    drop(db);
+
+    let net = Net::with(|options| options.state = Some(path.clone())).await;
+    let user = Caller { to: net.running.address, clock: net.clock.clone(), ..user };
+    let oldest = format!("/v1/inference/{}", jobs[0]);
+    for _ in 0..100 {
+        if user.get(&oldest).await.status == 404 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!(user.get(&oldest).await.refused(), code(404, "UNKNOWN_JOB"));
+    assert_eq!(request_status(&user, jobs[1]).await.phase, Phase::Failed);
+    net.stop().await;
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let kept = |table| db.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |row| row.get::<_, u32>(0)).unwrap();
+    assert_eq!((kept("jobs"), kept("seats")), (1024, 1));
 }

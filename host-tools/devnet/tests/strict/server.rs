@@ -160,7 +160,7 @@ async fn a_restart_keeps_everything_that_was_answered() {
     let mut options = blf_devnet::Options::new(std::sync::Arc::new(crate::nodes::Peer::new())).unwrap();
     options.state = Some(path);
     let Err(error) = blf_devnet::Devnet::start(options, async {}).await else { panic!("it started") };
-    assert!(error.to_string().contains("wanted version 1, got 99"), "{error}");
+    assert!(error.to_string().contains("wanted version 2, got 99"), "{error}");
 }
 
 #[tokio::test]
