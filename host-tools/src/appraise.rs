@@ -22,17 +22,17 @@ pub struct Appraiser {
 }
 
 impl Appraiser {
-    /// Wants this release and, if one was given to the guests, this model and no other; else what a devnet wants.
+    /// Wants this release and this model, and no other; else what a devnet wants.
     ///
     /// # Errors
     /// [`Exit::Failed`] never for the policy that blf ships.
-    pub fn new(release: &Release, model: Option<Model>) -> Result<Self, Error> {
+    pub fn new(release: &Release, model: Model) -> Result<Self, Error> {
         let shipped = Policy::parse(Policy::DEVNET.as_bytes());
         let policy = Policy {
             ak_endorsement: Demand::Any,
             // The guest has no authenticated time yet and dates its evidence without end; our nonce makes it fresh.
             max_validity_s: u64::MAX,
-            models: Accept::Only(model.into_iter().collect()),
+            models: Accept::Only(vec![model]),
             profiles: Accept::Only(vec![release.profile.name.clone()]),
             ..shipped.map_err(|e| Error::new(Exit::Failed, "POLICY", e))?
         };

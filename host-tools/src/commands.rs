@@ -89,5 +89,9 @@ fn warn_of_variables() {
 /// One thread for everything: processes that are started here end when this thread does.
 fn on_this_thread<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Error::environment("RUNTIME", e))?.block_on(work)
+    let runtime = runtime.map_err(|e| Error::environment("RUNTIME", e))?;
+    let done = runtime.block_on(work);
+    // A look-up whose DNS server does not answer would hold up the end.
+    runtime.shutdown_background();
+    done
 }

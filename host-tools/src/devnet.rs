@@ -31,11 +31,10 @@ pub struct Local {
     stop: oneshot::Sender<()>,
     running: Running,
     shown: JoinHandle<()>,
-    files: Vec<PathBuf>,
+    /// The document by which `blf` finds it, and the two that it names.
+    files: [PathBuf; 3],
+    document: String,
 }
-
-/// The model that users ask for when they name none and the nodes were given none.
-const MODEL: &str = "blf-tiny-1";
 
 /// The profile that devnet images carry.
 ///
@@ -46,11 +45,12 @@ pub fn profile() -> Result<NetworkProfile, Error> {
 }
 
 impl Local {
-    /// Starts a network of `nodes` nodes that admits `image`, and writes down for `blf` how to reach it.
+    /// Starts a network of `nodes` nodes that admits `image`, and writes down for `blf` how to reach it and that users who
+    /// name no model ask for `model`.
     ///
     /// # Errors
     /// An environment error where it cannot listen or write.
-    pub async fn start(image: &Image, model: Option<&str>, nodes: u8, show: &Show) -> Result<Self, Error> {
+    pub async fn start(image: &Image, model: &str, nodes: u8, show: &Show) -> Result<Self, Error> {
         let wrong = |e: blf_devnet::Error| Error::environment("DEVNET", e);
         let appraisal = Appraisal::development(image.release.clone()).map_err(wrong)?;
         let mut options = Options::new(Arc::new(appraisal)).map_err(wrong)?;
@@ -61,23 +61,23 @@ impl Local {
         let running = Devnet::start(options, async move { drop(stopped.await) }).await.map_err(wrong)?;
 
         let folder = folders::state();
-        let [network, beside, release] =
-            ["network.json", "devnet-profile.json", "devnet-release.json"].map(|name| folder.join(name));
-        let document = running.network("devnet-profile.json", "devnet-release.json", model.unwrap_or(MODEL));
-        let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))?;
+        let files = ["network.json", "devnet-profile.json", "devnet-release.json"].map(|name| folder.join(name));
+        let [network, beside, release] = &files;
+        let document = running.network("devnet-profile.json", "devnet-release.json", model);
+        let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))? + "\n";
         let write = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
             // What names the others comes last, and each appears whole: `blf` may read at any time.
-            node::write(&beside, development::PROFILE.as_bytes(), 0o600, true)?;
-            node::write(&release, &image.manifest, 0o600, true)?;
-            node::write(&network, (document + "\n").as_bytes(), 0o600, true)
+            node::write(beside, development::PROFILE.as_bytes(), 0o600, true)?;
+            node::write(release, &image.manifest, 0o600, true)?;
+            node::write(network, document.as_bytes(), 0o600, true)
         };
         write().map_err(|e| Error::environment("STATE_FOLDER", format!("{}: {e}", folder.display())))?;
 
         let address = running.address;
         let shown = tokio::spawn(watch(running.events(), Arc::clone(show)));
         show(&Notice::Devnet { address, network: network.clone() });
-        Ok(Self { address, profile, pinning_token, stop, running, shown, files: vec![network, beside, release] })
+        Ok(Self { address, profile, pinning_token, stop, running, shown, files, document })
     }
 
     /// Where the names of the profile answer.
@@ -94,13 +94,21 @@ impl Local {
 
     /// Stops it and removes what described it.
     pub async fn stop(self) {
-        for file in &self.files {
-            drop(fs::remove_file(file));
-        }
+        forget(&self.files, &self.document);
         // Gone already only if it ended by itself.
         let _ = self.stop.send(());
         self.running.stopped().await;
         self.shown.abort();
+    }
+}
+
+/// Removes the files where they still describe this network: one of the same user that was started later has put its own
+/// there.
+fn forget(files: &[PathBuf; 3], document: &str) {
+    if fs::read(&files[0]).is_ok_and(|there| there == document.as_bytes()) {
+        for file in files {
+            drop(fs::remove_file(file));
+        }
     }
 }
 
@@ -114,5 +122,24 @@ async fn watch(mut events: tokio::sync::broadcast::Receiver<blf_devnet::Event>, 
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_that_ends_forgets_itself_and_no_other() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let files = ["network.json", "profile.json", "release.json"].map(|name| folder.path().join(name));
+        for file in &files {
+            fs::write(file, "the later one's\n").unwrap();
+        }
+        let left = || fs::read_dir(folder.path()).unwrap().count();
+        forget(&files, "the earlier one's\n");
+        assert_eq!(left(), 3);
+        forget(&files, "the later one's\n");
+        assert_eq!(left(), 0);
     }
 }

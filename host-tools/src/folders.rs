@@ -61,10 +61,16 @@ impl Drop for RunFolder {
     }
 }
 
-/// `$XDG_RUNTIME_DIR/blf`, or `/tmp/blf-UID` where that is not set or too long for sockets.
+/// `$XDG_RUNTIME_DIR/blf`, or `/tmp/blf-UID` where that is not set, not a folder of this user's, or too long for sockets.
 pub fn run_base() -> PathBuf {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("blf"));
-    let usable = runtime.filter(|dir| dir.is_absolute() && dir.as_os_str().len() <= BASE_MAX);
+    run_base_in(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from))
+}
+
+fn run_base_in(runtime: Option<PathBuf>) -> PathBuf {
+    // runuser(1) leaves the variable as it is for the user who calls it.
+    let ours = |dir: &PathBuf| fs::metadata(dir).is_ok_and(|m| m.is_dir() && m.uid() == getuid().as_raw());
+    let usable = runtime.filter(ours).map(|dir| dir.join("blf"));
+    let usable = usable.filter(|dir| dir.is_absolute() && dir.as_os_str().len() <= BASE_MAX);
     usable.unwrap_or_else(|| PathBuf::from(format!("/tmp/blf-{}", getuid().as_raw())))
 }
 
@@ -115,6 +121,27 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[test]
+    fn the_runtime_folder_of_somebody_else_is_not_used() {
+        let folder = tempfile::TempDir::new_in("/tmp").unwrap();
+        let (uid, ours) = (getuid().as_raw(), folder.path().to_owned());
+        let fallback = PathBuf::from(format!("/tmp/blf-{uid}"));
+        assert_eq!(run_base_in(Some(ours.clone())), ours.join("blf"));
+        let file = ours.join("file");
+        fs::write(&file, "").unwrap();
+        let long = ours.join("a-name-too-long-for-sockets");
+        fs::create_dir(&long).unwrap();
+        for unusable in [None, Some(ours.join("nowhere")), Some(file), Some(long), Some(PathBuf::new())] {
+            assert_eq!(run_base_in(unusable.clone()), fallback, "{unusable:?}");
+        }
+        // Who is not root finds somebody else's everywhere.
+        let theirs = if uid == 0 { ours } else { PathBuf::from("/") };
+        if uid == 0 {
+            std::os::unix::fs::chown(&theirs, Some(65534), None).unwrap();
+        }
+        assert_eq!(run_base_in(Some(theirs)), fallback);
+    }
 
     #[test]
     fn a_run_folder_is_private_empty_and_one_owners() {

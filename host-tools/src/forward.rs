@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-pub(crate) use dial::carry;
 pub use dial::{DialPolicy, Gate, Limits, Resolve, ResolveError, serve_dials};
+pub(crate) use dial::{carry, reach};
 pub use documents::{DocumentsError, STOP, Session, offer};
 pub use telemetry::{FLOOD_BURST, FLOOD_PER_SECOND, serve_telemetry};
 

@@ -2,7 +2,6 @@
 //! booted under KVM, and only a guest that reaches its agent counts.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::time::{interval, timeout};
 
 use crate::error::Error;
 use crate::folders;
+use crate::node;
 use crate::programs::Programs;
 use crate::release::Image;
 use crate::vm::{Accel, Transport, Vm, VmSpec};
@@ -236,9 +236,7 @@ impl Probe<'_> {
     fn keep(&self, found: &Found) {
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(&self.cache)?;
-            let new = self.cache.join(format!("isolation.{}.new", std::process::id()));
-            fs::File::create(&new)?.write_all(&serde_json::to_vec(found)?)?;
-            fs::rename(new, self.file())
+            node::write(&self.file(), &serde_json::to_vec(found)?, 0o600, true)
         };
         if let Err(error) = write() {
             tracing::warn!(%error, "cannot keep the result of the KVM probe");

@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 use blf_evidence::bundle::Evidence;
 use blf_evidence::config::{Credentials, PublicConfig};
 use blf_evidence::telemetry::Event;
-use blf_evidence::tunnel::HostDocuments;
+use blf_evidence::tunnel::{DRAIN, HostDocuments};
 use blf_evidence::{Address, Base64, Hex, UnixTime, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Exit};
 use crate::forward::{Counters, DialPolicy, DocumentsError, Session, offer, serve_dials, serve_telemetry};
@@ -40,7 +40,7 @@ pub struct Launch {
     /// How far to go.
     pub until: Until,
     /// The model pack.
-    pub model: Option<PathBuf>,
+    pub model: PathBuf,
     /// Names of the nodes, `[a-z0-9-]`.
     pub nodes: Vec<String>,
     /// Memory of each guest.
@@ -133,6 +133,9 @@ pub trait Judge: Send + Sync {
     fn judge(&self, evidence: &Evidence, question: &Question<'_>) -> Result<Judged, Box<Refused>>;
 }
 
+/// For a guest to take the byte that asks it to stop.
+const ASK: Duration = Duration::from_secs(5);
+
 impl Launch {
     /// Runs every node until the wish to stop, then stops them. The first node that fails stops the others.
     ///
@@ -184,7 +187,7 @@ async fn node(launch: Arc<Launch>, number: u16, name: String, mut stop: watch::R
     let spec = VmSpec {
         name: name.clone(),
         image: launch.image.clone(),
-        model: launch.model.clone(),
+        model: Some(launch.model.clone()),
         memory_mib: launch.memory_mib,
         cpus: launch.cpus,
         accel: launch.accel,
@@ -235,7 +238,12 @@ async fn node(launch: Arc<Launch>, number: u16, name: String, mut stop: watch::R
     let mut within = Duration::ZERO;
     if let (Ok(()), Some(session)) = (&result, &mut session) {
         (launch.show)(&Notice::Stopping { node: name.clone() });
-        if session.stop().await.is_ok() {
+        // One that does not read must not put off its end.
+        let asked = tokio::select! {
+            asked = timeout(ASK, session.stop()) => matches!(asked, Ok(Ok(()))),
+            () = wished(&mut stop, Wish::Kill) => false,
+        };
+        if asked {
             within = launch.stop_within;
         }
     }
@@ -243,11 +251,14 @@ async fn node(launch: Arc<Launch>, number: u16, name: String, mut stop: watch::R
         orderly = vm.stop(within) => orderly,
         () = wished(&mut stop, Wish::Kill) => false,
     };
+    // Whoever wished it knows; and without a network there was no job.
+    let lost = !orderly && session.is_some() && launch.until == Until::Stopped && *stop.borrow() < Wish::Kill;
     drop(session);
     // The last events are still on their way through the socket.
     sleep(Duration::from_millis(100)).await;
     services.shutdown().await;
     (launch.show)(&Notice::Stopped { node: name.clone(), orderly, counts: counters.counts() });
+    let result = if lost { result.and_then(|()| Err(forced(launch.stop_within))) } else { result };
     result.map_err(|mut error| {
         if let Some(said) = failure.get() {
             error.message = format!("{said}; {}", error.message);
@@ -320,6 +331,18 @@ fn ended_early(vm: &Vm, ended: Result<(), Error>) -> Error {
         error.message = format!("{}; its console: {words}", error.message);
     }
     error
+}
+
+/// A guest that was asked to drain and did not end by itself.
+fn forced(within: Duration) -> Error {
+    let error = format!(
+        "wanted the guest to drain and power off within {} s, it was ended by force: running jobs may have been lost",
+        within.as_secs()
+    );
+    Error::failed("STOP_FORCED", error).hint(format!(
+        "a longer stop_timeout, if that was shorter than the {} s for which a guest may drain; else --log stderr shows more",
+        DRAIN.as_secs()
+    ))
 }
 
 fn of_node(name: &str, mut error: Error) -> Error {

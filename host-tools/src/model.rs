@@ -9,6 +9,7 @@ use blf_evidence::pack::{self, Content, FileName, HEADER_MAX, Header, Manifest, 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::node::unfinished;
 use crate::release::digest;
 
 /// What to pack.
@@ -100,7 +101,7 @@ pub fn pack(wanted: &Pack) -> Result<Packed, Error> {
     let manifest = Manifest::new(parameters, contents).map_err(refused)?;
     let header = manifest.to_header().map_err(refused)?;
 
-    let new = wanted.out.with_extension("new");
+    let new = unfinished(&wanted.out);
     let write = || -> io::Result<()> {
         let mut out = File::create(&new)?;
         out.write_all(&header)?;
@@ -126,9 +127,14 @@ pub fn pack(wanted: &Pack) -> Result<Packed, Error> {
 /// What a pack says; with `whole`, after every byte of it was checked.
 ///
 /// # Errors
-/// A failure of reading, a rejection of a pack that is damaged or longer or shorter than it says.
+/// A configuration error for a file that is missing or cannot be read, a rejection of a pack that is damaged or longer or
+/// shorter than it says.
 pub fn show(file: &Path, whole: bool) -> Result<Packed, Error> {
-    let unreadable = |e: io::Error| Error::failed("READ", format!("{}: {e}", file.display()));
+    let unreadable = |e: io::Error| {
+        let code = if e.kind() == io::ErrorKind::NotFound { "MODEL_MISSING" } else { "READ" };
+        Error::config(code, format!("{}: wanted a model pack: {e}", file.display()))
+            .hint("name another with --model or model in the node's configuration; blf-host models pack makes one")
+    };
     let refused = |e: &dyn std::fmt::Display| Error::rejected("MODEL_PACK", format!("{}: {e}", file.display()));
     let mut opened = File::open(file).map_err(unreadable)?;
     let bytes = opened.metadata().map_err(unreadable)?.len();

@@ -147,14 +147,22 @@ pub fn variable(name: &str) -> Option<String> {
     env::var(name).ok()
 }
 
+/// Where a file that will be at `path` lies until it is whole; nothing else is called so.
+pub(crate) fn unfinished(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy();
+    folder(path).join(format!(".{name}.{}.new", std::process::id()))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
 /// Writes a file that appears whole or not at all; without `replace` only where there is none.
 ///
 /// # Errors
 /// Those of writing; [`ErrorKind::AlreadyExists`].
 pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy();
-    let new = folder.join(format!(".{name}.{}.new", std::process::id()));
+    let new = unfinished(path);
     // Left by a process of the same number that was killed.
     drop(fs::remove_file(&new));
     let written = || -> io::Result<()> {
@@ -163,7 +171,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, replace: bool) -> io::Result<
         file.sync_all()?;
         let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, path, flags)?;
-        File::open(folder)?.sync_all()
+        File::open(folder(path))?.sync_all()
     };
     let done = written();
     if done.is_err() {

@@ -5,13 +5,19 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use blf_evidence::profile::Host;
 use blf_evidence::telemetry::Event;
 use blf_evidence::{Address, Hex, UnixTime};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use crate::error::Error;
 use crate::forward::Counts;
 use crate::isolation::Isolation;
 
@@ -149,15 +155,81 @@ pub struct Finding {
     pub ok: bool,
 }
 
-/// Notices on stdout: lines for people, coloured where that is a terminal, or one JSON object a line.
-pub fn stdout(json: bool) -> Show {
-    Arc::new(move |notice| {
-        if !json {
-            print(notice);
-        } else if let Ok(text) = serde_json::to_string(notice) {
-            print(text);
+/// Lines on their way to a reader who may have stopped reading: a pager, a terminal after Ctrl-S.
+struct Lines {
+    /// `None` only once it is dropped.
+    queue: Option<SyncSender<String>>,
+    writer: JoinHandle<()>,
+    json: bool,
+    /// Notices that found the queue full since that was said last.
+    missed: AtomicU64,
+}
+
+/// Lines that wait for the reader.
+const QUEUE: usize = 1024;
+/// For what is left to be written, at the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Notices on stdout: lines for people, coloured where that is a terminal, or one JSON object a line. It never waits for
+/// the reader: what finds no room is counted, and the count takes its place as soon as there is some.
+///
+/// When the result and all of its clones are dropped, what is left has been written, or the reader did not take it in time.
+///
+/// # Errors
+/// An environment error where no thread can be started.
+pub fn stdout(json: bool) -> Result<Show, Error> {
+    let lines = Lines::new(json, print)?;
+    Ok(Arc::new(move |notice| lines.take(notice)))
+}
+
+impl Lines {
+    fn new(json: bool, write: impl Fn(String) + Send + 'static) -> Result<Self, Error> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let writer = thread::Builder::new().name("stdout".into()).spawn(move || lines.into_iter().for_each(write));
+        let writer = writer.map_err(|e| Error::environment("THREAD", e))?;
+        Ok(Self { queue: Some(queue), writer, json, missed: AtomicU64::new(0) })
+    }
+
+    fn take(&self, notice: &Notice) {
+        let line = if self.json { serde_json::to_string(notice).ok() } else { Some(notice.to_string()) };
+        let Some(line) = line else { return };
+        if !self.say_missed() || !self.push(line) {
+            self.missed.fetch_add(1, Ordering::Relaxed);
         }
-    })
+    }
+
+    /// False while there is no room to say it.
+    fn say_missed(&self) -> bool {
+        let count = self.missed.swap(0, Ordering::Relaxed);
+        if count == 0 {
+            return true;
+        }
+        let said = self.push(if self.json {
+            json!({ "notice": "not_shown", "count": count }).to_string()
+        } else {
+            format!("{count} notices not shown: stdout was not read in time")
+        });
+        if !said {
+            self.missed.fetch_add(count, Ordering::Relaxed);
+        }
+        said
+    }
+
+    /// False where there is no room.
+    fn push(&self, line: String) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !matches!(queue.try_send(line), Err(TrySendError::Full(_))))
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.say_missed();
+        drop(self.queue.take());
+        let until = Instant::now() + LAST_LINES;
+        while !self.writer.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 /// One that gives notices to each of several.
@@ -296,7 +368,7 @@ fn colour(colour: AnsiColor) -> Style {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::{Mutex, mpsc};
 
     use super::*;
     use crate::vm::Accel;
@@ -321,6 +393,44 @@ mod tests {
         let notice = Notice::Guest { node: "node-1".into(), event: Event::Heartbeat { jobs: 2 } };
         assert_eq!(json!(notice)["event"], json!({ "event": "heartbeat", "jobs": 2 }));
         assert_eq!(notice.to_string(), "node-1    heartbeat, 2 jobs running");
+    }
+
+    #[test]
+    fn a_reader_that_stalls_holds_up_nobody_and_hears_what_it_missed() {
+        let (go, going) = mpsc::channel::<()>();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&written);
+        let write = move |line: String| {
+            // Stalled until the other end is dropped.
+            let _ = going.recv();
+            seen.lock().unwrap().push(line);
+        };
+        let lines = Lines::new(true, write).unwrap();
+        let notice = Notice::TunnelOpen { node: "node-1".into() };
+        // One may be in the writer's hands.
+        for _ in 0..QUEUE + 101 {
+            lines.take(&notice);
+        }
+        let missed = lines.missed.load(Ordering::Relaxed);
+        assert!((100..=101).contains(&missed), "{missed}");
+        drop(go);
+        while written.lock().unwrap().len() < 2 {
+            thread::sleep(Duration::from_millis(10));
+        }
+        drop(lines);
+        let written = written.lock().unwrap();
+        let of = |line: &String| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        assert_eq!(written.iter().filter(|line| of(line) == json!(notice)).count() as u64 + missed, QUEUE as u64 + 101);
+        assert_eq!(of(written.last().unwrap()), json!({ "notice": "not_shown", "count": missed }));
+    }
+
+    #[test]
+    fn a_reader_that_never_reads_again_is_given_up() {
+        let lines = Lines::new(false, |_| thread::sleep(Duration::from_secs(60))).unwrap();
+        lines.take(&Notice::TunnelOpen { node: "node-1".into() });
+        let begun = Instant::now();
+        drop(lines);
+        assert!((LAST_LINES..LAST_LINES * 10).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -18,11 +18,12 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::lookup_host;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::error::Error;
+use crate::forward::reach;
 use crate::release::read;
 
 /// From the name to the last byte of the reply.
@@ -219,7 +220,8 @@ impl Payment {
 
     async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
         let Service { host, port, .. } = &self.service;
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(|e| self.unreachable(&e))?;
+        let addresses = lookup_host((host.as_str(), *port)).await.map_err(|e| self.unreachable(&e))?;
+        let stream = reach(addresses).await.map_err(|e| self.unreachable(&e))?;
         let Some(tls) = &self.tls else { return self.over(stream, path).await };
         let name = ServerName::try_from(host.clone()).map_err(|e| self.unreachable(&e))?;
         let stream = tls.connect(name, stream).await.map_err(|e| self.unreachable(&e))?;

@@ -4,8 +4,10 @@
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use blf_evidence::telemetry::{Event, JobState};
 use blf_evidence::{Address, Hex, UnixTime};
@@ -17,6 +19,11 @@ use crate::notice::{Finding, Notice, Show};
 
 /// Addresses of earlier boots that are remembered, the newest.
 const EARLIER: usize = 32;
+/// Seconds without a word of the coordinator after which a node counts as cut off from it. Guests send a heartbeat every 48
+/// to 72 s whatever their profile, and one that failed again within 25.
+pub const SILENT: u64 = 300;
+/// Least time between two writes of a record: guests send up to 32 events a second, and each write waits for the disk twice.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What is known of a node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -57,6 +64,8 @@ pub struct Record {
     pub certificate: Option<Certificate>,
     /// The last heartbeat that the coordinator acknowledged.
     pub heartbeat_at: Option<UnixTime>,
+    /// When the coordinator was heard last, by a certificate or by an acknowledged heartbeat.
+    pub heard_at: Option<UnixTime>,
     /// Jobs of this boot.
     pub jobs: Jobs,
     /// What went wrong last.
@@ -124,6 +133,8 @@ pub struct Trouble {
 pub enum Standing {
     /// Evidence accepted, certified, running.
     Ready,
+    /// As that, but for [`SILENT`] seconds the coordinator was not heard.
+    Silent,
     /// No evidence yet.
     Starting,
     /// Its evidence was refused.
@@ -168,6 +179,7 @@ impl Record {
             findings: Vec::new(),
             certificate: None,
             heartbeat_at: None,
+            heard_at: None,
             jobs: Jobs::default(),
             trouble: None,
             failure: None,
@@ -228,9 +240,12 @@ impl Record {
         match event {
             Event::Certified { tier, not_after } | Event::Renewed { tier, not_after } => {
                 self.certificate = Some(Certificate { tier: *tier, not_after: *not_after });
+                self.heard_at = Some(now);
                 self.trouble = None;
             }
-            Event::Heartbeat { jobs } => (self.heartbeat_at, self.jobs.running) = (Some(now), *jobs),
+            Event::Heartbeat { jobs } => {
+                (self.heartbeat_at, self.heard_at, self.jobs.running) = (Some(now), Some(now), *jobs);
+            }
             Event::Assigned { .. } => {
                 self.jobs.assigned += 1;
                 self.jobs.running = self.jobs.running.saturating_add(1);
@@ -263,12 +278,14 @@ impl Record {
     /// How the node stands; `runs` says whether a process has it.
     pub fn standing(&self, runs: bool, now: UnixTime) -> Standing {
         let certified = self.certificate.is_some_and(|certificate| certificate.not_after > now);
+        let silent = now.0.saturating_sub(self.heard_at.unwrap_or(self.updated_at).0) > SILENT;
         match (runs, self.phase) {
             (_, Phase::Failed) if self.failure.as_ref().is_some_and(|e| e.exit == Exit::Rejected) => Standing::Refused,
             (_, Phase::Failed) => Standing::Failed,
             // Ended without a word: killed, or the machine was.
             (false, _) | (_, Phase::Stopped) => Standing::Stopped,
             (true, Phase::Starting) => Standing::Starting,
+            (true, Phase::Serving) if certified && silent => Standing::Silent,
             (true, Phase::Serving) if certified => Standing::Ready,
             (true, Phase::Serving) => Standing::Uncertified,
             (true, Phase::Stopping) => Standing::Stopping,
@@ -281,7 +298,7 @@ impl Standing {
     pub fn exit(self) -> Option<Exit> {
         match self {
             Self::Ready => None,
-            Self::Starting | Self::Uncertified => Some(Exit::NoVerdict),
+            Self::Silent | Self::Starting | Self::Uncertified => Some(Exit::NoVerdict),
             Self::Refused => Some(Exit::Rejected),
             Self::Stopping | Self::Stopped | Self::Failed | Self::NeverRun => Some(Exit::Failed),
         }
@@ -292,6 +309,7 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Ready => "running, its evidence accepted, certified by the ICL",
+            Self::Silent => "running and certified, but no heartbeat has reached the ICL for more than 5 minutes",
             Self::Starting => "starting, no evidence yet",
             Self::Refused => "its evidence was refused",
             Self::Uncertified => "running, its evidence accepted, but not certified by the ICL",
@@ -305,52 +323,86 @@ impl fmt::Display for Standing {
 
 /// Keeps a record in a file while a launch goes on.
 pub struct Recorder {
+    kept: Arc<Kept>,
+    /// Wakes the thread that writes; none where there is no file.
+    changed: Option<SyncSender<()>>,
+}
+
+struct Kept {
     record: Mutex<Record>,
-    file: Option<PathBuf>,
+    /// Held by whoever writes; `None` where nobody writes or the end was written.
+    file: Mutex<Option<PathBuf>>,
 }
 
 impl Recorder {
     /// Keeps `record` in `file`, or only in memory.
-    pub fn new(record: Record, file: Option<PathBuf>) -> Arc<Self> {
-        let recorder = Self { record: Mutex::new(record), file };
-        recorder.write();
-        Arc::new(recorder)
+    ///
+    /// # Errors
+    /// An environment error where no thread can be started.
+    pub fn new(record: Record, file: Option<PathBuf>) -> Result<Arc<Self>, Error> {
+        let writes = file.is_some();
+        let kept = Arc::new(Kept { record: Mutex::new(record), file: Mutex::new(file) });
+        drop(kept.write());
+        let changed = if writes {
+            // One is enough: who writes writes what is known by then.
+            let (changed, changes) = sync_channel(1);
+            let kept = Arc::clone(&kept);
+            let thread = thread::Builder::new().name("status".into()).spawn(move || kept.keep(&changes));
+            // It ends with the recorder, and after `end` it touches nothing.
+            drop(thread.map_err(|e| Error::environment("THREAD", e))?);
+            Some(changed)
+        } else {
+            None
+        };
+        Ok(Arc::new(Self { kept, changed }))
     }
 
     /// Takes notices as they come.
     pub fn show(self: &Arc<Self>) -> Show {
         let recorder = Arc::clone(self);
         Arc::new(move |notice| {
-            let changed = recorder.locked(|record| record.take(notice, now()));
-            if changed {
-                recorder.write();
+            let taken = recorder.kept.record().take(notice, now());
+            if let (true, Some(changed)) = (taken, &recorder.changed) {
+                let _ = changed.try_send(());
             }
         })
     }
 
-    /// Takes in how the launch ended.
+    /// Takes in how the launch ended, and has written it down when it returns.
     pub fn end(&self, ended: &Result<(), Error>) {
-        self.locked(|record| record.end(ended, now()));
-        self.write();
+        self.kept.record().end(ended, now());
+        self.kept.write().take();
     }
 
     /// The record now.
     pub fn record(&self) -> Record {
-        self.locked(|record| record.clone())
+        self.kept.record().clone()
+    }
+}
+
+impl Kept {
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked<T>(&self, with: impl FnOnce(&mut Record) -> T) -> T {
-        with(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Writes after changes until nobody makes any more.
+    fn keep(&self, changes: &Receiver<()>) {
+        while changes.recv().is_ok() {
+            drop(self.write());
+            thread::sleep(PAUSE);
+        }
     }
 
-    /// A node does its work also where nobody can be told about it.
-    fn write(&self) {
-        let Some(file) = &self.file else { return };
-        let text = self.locked(|record| serde_json::to_vec(record));
+    /// A node does its work also where nobody can be told about it. Gives what keeps others from writing.
+    fn write(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        let held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &*held else { return held };
+        let text = serde_json::to_vec(&*self.record());
         let written = text.map_err(std::io::Error::from).and_then(|text| write(file, &text, 0o600, true));
         if let Err(error) = written {
             tracing::warn!(%error, file = %file.display(), "cannot write down how the node stands");
         }
+        held
     }
 }
 
@@ -361,6 +413,9 @@ pub fn now() -> UnixTime {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::time::Instant;
+
     use blf_evidence::telemetry::Code;
 
     use super::*;
@@ -382,6 +437,21 @@ mod tests {
         assert_eq!(at(&record, true, 2), Standing::Uncertified);
         record.take(&guest(Event::Certified { tier: 0, not_after: UnixTime(100) }), UnixTime(3));
         assert_eq!((at(&record, true, 99), at(&record, true, 100)), (Standing::Ready, Standing::Uncertified));
+        // Cut off: neither trouble nor jobs are a word of the coordinator.
+        let trouble = |record: &mut Record, now| {
+            record.take(&guest(Event::Trouble { code: Code::new("TUNNEL_UNREACHABLE").unwrap(), retry_in: 25 }), now);
+        };
+        let mut long = record.clone();
+        long.take(&guest(Event::Certified { tier: 0, not_after: UnixTime(9999) }), UnixTime(10));
+        trouble(&mut long, UnixTime(300));
+        assert_eq!((at(&long, true, 310), at(&long, true, 311)), (Standing::Ready, Standing::Silent));
+        long.take(&guest(Event::Heartbeat { jobs: 0 }), UnixTime(320));
+        trouble(&mut long, UnixTime(620));
+        assert_eq!((at(&long, true, 620), at(&long, true, 621)), (Standing::Ready, Standing::Silent));
+        assert_eq!((at(&long, false, 621), Standing::Silent.exit()), (Standing::Stopped, Some(Exit::NoVerdict)));
+        // This machine's clock was set back.
+        assert_eq!(at(&long, true, 1), Standing::Ready);
+
         let job = Hex([7; 32]);
         record.take(&guest(Event::Assigned { job, role: blf_evidence::job::Role::Leader }), UnixTime(4));
         record.take(&guest(Event::JobFailed { job, code: Code::new("LATE").unwrap() }), UnixTime(5));
@@ -396,6 +466,35 @@ mod tests {
 
         let next = Record::begin("a", Some(record), UnixTime(9));
         assert_eq!((next.address, next.earlier.as_slice()), (None, &[Address([1; 20])][..]));
+    }
+
+    #[test]
+    fn a_flood_of_events_is_written_seldom_and_the_end_at_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let file = folder.path().join("status.json");
+        let read = || serde_json::from_slice::<Record>(&fs::read(&file).unwrap()).unwrap();
+        let recorder = Recorder::new(Record::begin("a", None, UnixTime(1)), Some(file.clone())).unwrap();
+        assert_eq!(read().phase, Phase::Starting);
+        let show = recorder.show();
+        let inode = || fs::metadata(&file).unwrap().ino();
+        let (mut written, mut last, begun) = (0, inode(), Instant::now());
+        for jobs in 0..200 {
+            show(&guest(Event::Heartbeat { jobs }));
+            thread::sleep(Duration::from_millis(5));
+            let now = inode();
+            written += u64::from(now != last);
+            last = now;
+        }
+        assert!((1..=1 + begun.elapsed().as_secs()).contains(&written), "{written}");
+        show(&Notice::TunnelOpen { node: "a".into() });
+        recorder.end(&Ok(()));
+        let end = read();
+        assert_eq!((end.phase, end.jobs.running), (Phase::Stopped, 199));
+        // Nobody writes any more, and nothing half-written is left.
+        fs::remove_file(&file).unwrap();
+        show(&guest(Event::Heartbeat { jobs: 1 }));
+        thread::sleep(PAUSE + Duration::from_millis(500));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

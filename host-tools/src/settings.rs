@@ -5,12 +5,13 @@ mod flags;
 mod layers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blf_evidence::tunnel::DRAIN;
 use clap::ValueEnum;
 
+use crate::error::Error;
 use crate::forward::Resolve;
 use crate::isolation::{AccelChoice, Tee};
 use crate::journal::{Level, Log};
@@ -189,6 +190,17 @@ impl Settings {
     /// Whether a guest may be ended by force while it still drains.
     pub fn stops_early(&self) -> bool {
         self.stop_timeout < DRAIN
+    }
+
+    /// The model pack, without which no guest comes up.
+    ///
+    /// # Errors
+    /// A configuration error where none is named.
+    pub fn model_pack(&self) -> Result<&Path, Error> {
+        self.model.as_deref().ok_or_else(|| {
+            Error::config("NO_MODEL", "wanted a model pack, none is named: a guest does not come up without one")
+                .hint("--model FILE, or model = \"FILE\" in the node's configuration; blf-host models pack makes one")
+        })
     }
 }
 

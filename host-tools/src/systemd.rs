@@ -20,6 +20,9 @@ pub struct Notifier {
     watchdog: Option<Duration>,
 }
 
+/// For the appraisal, or for QEMU and its helpers to end.
+const BESIDES: Duration = Duration::from_secs(30);
+
 impl Notifier {
     /// The one of the environment, if this process was started as a service of type `notify`.
     ///
@@ -52,12 +55,12 @@ impl Notifier {
         }
     }
 
-    /// Tells how the launch goes: ready when the guest's evidence was accepted, not when the coordinator was reached,
-    /// which the guest tries again by itself.
-    pub fn show(self: &Arc<Self>) -> Show {
+    /// Tells how a launch with these deadlines goes: ready when the guest's evidence was accepted, not when the coordinator
+    /// was reached, which the guest tries again by itself. The manager's own deadlines are made longer where these are.
+    pub fn show(self: &Arc<Self>, boot_within: Duration, stop_within: Duration) -> Show {
         let notifier = Arc::clone(self);
         Arc::new(move |notice| match notice {
-            Notice::Started { .. } => notifier.say("STATUS=the VM boots"),
+            Notice::Started { .. } => notifier.say(&format!("STATUS=the VM boots\n{}", extend(boot_within))),
             Notice::TunnelOpen { .. } if !notifier.ready.swap(true, Ordering::Relaxed) => {
                 notifier.say("READY=1\nSTATUS=evidence accepted, seeking admission");
             }
@@ -69,7 +72,9 @@ impl Notifier {
             Notice::Guest { event: Event::Trouble { code, retry_in }, .. } => {
                 notifier.say(&format!("STATUS=trouble: {code}, next attempt in {retry_in} s"));
             }
-            Notice::Stopping { .. } => notifier.stopping("draining"),
+            Notice::Stopping { .. } => {
+                notifier.say(&format!("STOPPING=1\nSTATUS=draining\n{}", extend(stop_within)));
+            }
             _ => {}
         })
     }
@@ -95,6 +100,11 @@ impl Notifier {
             tracing::debug!(%error, "the service manager did not take a notification");
         }
     }
+}
+
+/// Asks for this time from now on, and some for what comes after; less than what the unit allows changes nothing.
+fn extend(within: Duration) -> String {
+    format!("EXTEND_TIMEOUT_USEC={}", (within + BESIDES).as_micros())
 }
 
 #[cfg(test)]
@@ -125,17 +135,19 @@ mod tests {
             }
         };
         let notifier = Notifier::find(variables("20000", "")).unwrap().unwrap();
-        let show = notifier.show();
+        let show = notifier.show(Duration::from_secs(600), Duration::from_secs(390));
         let node = String::from("a");
         show(&Notice::Started { node: node.clone(), memory_mib: 1, cpus: 1 });
-        assert_eq!(heard(&manager), "STATUS=the VM boots");
+        assert_eq!(heard(&manager), "STATUS=the VM boots\nEXTEND_TIMEOUT_USEC=630000000");
         show(&Notice::TunnelOpen { node: node.clone() });
         assert!(heard(&manager).starts_with("READY=1\n"));
         let certified = Event::Certified { tier: 0, not_after: UnixTime(9) };
         show(&Notice::Guest { node: node.clone(), event: certified });
         assert_eq!(heard(&manager), "STATUS=certified by the ICL, tier 0, until 9");
         show(&Notice::Stopping { node });
-        assert!(heard(&manager).starts_with("STOPPING=1\n"));
+        assert_eq!(heard(&manager), "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=420000000");
+        notifier.stopping("a reason\nof two lines");
+        assert_eq!(heard(&manager), "STOPPING=1\nSTATUS=a reason of two lines");
 
         let watch = tokio::spawn(Arc::clone(&notifier).watch());
         for _ in 0..3 {

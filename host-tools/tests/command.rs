@@ -139,8 +139,13 @@ fn a_model_is_packed_shown_and_refused_with_one_bit_flipped() {
     let file = folder.path().join("tiny.pack");
     let (pack, dir) = (file.to_str().unwrap(), model());
     let packing = ["model", "pack", "--id", "blf-tiny-1", "--dir", dir.to_str().unwrap(), "--out", pack, "--json"];
+    // Somebody else's, of a name that a pack on its way might have had.
+    let other = folder.path().join("tiny.new");
+    fs::write(&other, "mine").unwrap();
     let (code, stdout, stderr) = run(&packing);
     assert_eq!(code, 0, "{stdout}{stderr}");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     let packed: Value = serde_json::from_str(&stdout).unwrap();
     let manifest = &packed["model"]["manifest"];
     assert_eq!(
@@ -167,6 +172,9 @@ fn a_model_is_packed_shown_and_refused_with_one_bit_flipped() {
         let (code, failure) = fails(&["model", "show", pack]);
         assert_eq!((code, failure["code"].as_str()), (3, Some("MODEL_PACK")), "{failure}");
     }
+    fs::remove_file(&file).unwrap();
+    let (code, failure) = fails(&["model", "show", pack]);
+    assert_eq!((code, failure["code"].as_str()), (6, Some("MODEL_MISSING")), "{failure}");
 }
 
 #[test]

@@ -48,6 +48,9 @@ impl Judge for Answers {
     }
 }
 
+/// For a guest of these tests to power off after it was asked to.
+const DRAIN: Duration = Duration::from_secs(5);
+
 struct Launched {
     machine: Machine,
     wish: watch::Sender<Wish>,
@@ -77,7 +80,7 @@ impl Launched {
             accel: Accel::Tcg,
             image: "blf.efi".into(),
             until,
-            model: Some("a model, with comma.pack".into()),
+            model: "a model, with comma.pack".into(),
             nodes: nodes.iter().map(|&name| name.into()).collect(),
             memory_mib: 512,
             cpus: 2,
@@ -88,7 +91,7 @@ impl Launched {
             api: None,
             judge: Arc::new(Answers),
             boot_within: SOON,
-            stop_within: SOON,
+            stop_within: DRAIN,
             run_base: Some(machine.run()),
             show: several(shows),
         };
@@ -140,7 +143,7 @@ impl Launched {
     }
 
     async fn ends(self) -> (Result<(), Error>, Vec<Notice>) {
-        let ended = timeout(SOON, self.running).await.unwrap().unwrap();
+        let ended = timeout(SOON + DRAIN, self.running).await.unwrap().unwrap();
         let left: Vec<_> = fs::read_dir(self.machine.run()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{left:?}");
         let notices = self.notices.lock().unwrap().clone();
@@ -235,7 +238,7 @@ async fn a_run_is_written_down_while_it_lasts() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("status.json");
     let read = || serde_json::from_slice::<Record>(&fs::read(&file).unwrap()).unwrap();
-    let recorder = Recorder::new(Record::begin("node-1", None, UnixTime(1)), Some(file.clone()));
+    let recorder = Recorder::new(Record::begin("node-1", None, UnixTime(1)), Some(file.clone())).unwrap();
     assert_eq!(read().phase, Phase::Starting);
     let launched = Launched::until(Until::Stopped, vec![recorder.show()], QEMU, &["node-1"]).await;
     let mut telemetry = launched.connect("node-1", PORT_TELEMETRY).await;
@@ -299,6 +302,22 @@ async fn a_second_wish_does_not_wait() {
     let (ended, notices) = launched.ends().await;
     ended.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(matches!(notices.last(), Some(Notice::Stopped { orderly: false, .. })), "{notices:?}");
+}
+
+#[tokio::test]
+async fn a_drain_that_fails_is_a_failure() {
+    let launched = Launched::new(QEMU, &["node-1"]).await;
+    let mut guest = launched.boot("node-1", |nonce| nonce).await;
+    launched.saw("tunnel open", |n| matches!(n, Notice::TunnelOpen { .. })).await;
+    launched.wish.send_replace(Wish::Stop);
+    assert_eq!(timeout(SOON, guest.read_u8()).await.unwrap().unwrap(), STOP);
+    // It never powers off.
+    let (ended, notices) = launched.ends().await;
+    let error = ended.unwrap_err();
+    assert_eq!((error.exit, error.code.as_str()), (Exit::Failed, "STOP_FORCED"));
+    assert!(error.message.starts_with("node-1: wanted the guest to drain and power off within 5 s"), "{error}");
+    assert!(error.hint.is_some_and(|hint| hint.contains("stop_timeout")));
     assert!(matches!(notices.last(), Some(Notice::Stopped { orderly: false, .. })), "{notices:?}");
 }
 

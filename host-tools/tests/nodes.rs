@@ -6,6 +6,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use blf_evidence::UnixTime;
+use blf_host::record::{Certificate, Phase, Record};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -64,6 +67,15 @@ impl Operator {
         let failure = object["failure"].clone();
         assert!(failure["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{failure}");
         (code, failure)
+    }
+
+    /// The node of this record as if a process ran it, while the result lives.
+    fn runs(&self, record: &Record) -> fs::File {
+        let folder = self.nodes().join(&record.name);
+        fs::write(folder.join("status.json"), serde_json::to_vec(record).unwrap()).unwrap();
+        let lock = fs::File::create(folder.join("lock")).unwrap();
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        lock
     }
 
     /// A folder as the existing network's node leaves it.
@@ -149,6 +161,37 @@ fn a_node_that_was_never_run_stands_still() {
         fs::write(&record, bad).unwrap();
         let (code, failure) = operator.fails(&["status"]);
         assert_eq!((code, failure["code"].as_str()), (6, Some("RECORD")), "{failure}");
+    }
+}
+
+#[test]
+fn a_node_that_is_cut_off_does_not_stand_well() {
+    let operator = Operator::new();
+    operator.object(&["init", "--name", "alpha", "--devnet"]);
+    let now = UnixTime(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs());
+    let mut record = Record::begin("alpha", None, now);
+    record.phase = Phase::Serving;
+    record.certificate = Some(Certificate { tier: 0, not_after: UnixTime(now.0 + 9999) });
+    for (ago, code, standing) in [(60, 0, "ready"), (301, 4, "silent")] {
+        record.heard_at = Some(UnixTime(now.0 - ago));
+        let _lock = operator.runs(&record);
+        for command in ["status", "attest"] {
+            let (got, stdout, _) = operator.run(&[command, "--name", "alpha", "--json"]);
+            let said: Value = serde_json::from_str(&stdout).unwrap();
+            assert_eq!((got, said["standing"].as_str()), (code, Some(standing)), "{command}: {said}");
+            let (got, _, stderr) = operator.run(&[command, "--name", "alpha"]);
+            assert_eq!((got, stderr.contains("(HEARTBEAT_LATE)")), (code, code == 4), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_check_says_what_a_run_would_say() {
+    let operator = Operator::new();
+    operator.object(&["init", "--tee", "snp", "--devnet"]);
+    for command in [&["config", "check"][..], &["run"]] {
+        let (code, stdout, _) = operator.run(&[command, &["--json"]].concat());
+        assert!(code == 5 && stdout.contains("TEE_NOT_YET"), "{command:?}: {stdout}");
     }
 }
 
@@ -292,8 +335,24 @@ fn models_are_listed_and_tried() {
     assert_eq!((&models[0]["node"], &models[0]["pack"]["manifest"]["id"]), (&json!("alpha"), &json!("blf-tiny-1")));
     assert_eq!((&models[1]["file"], &models[1]["pack"]), (&json!(null), &json!(null)));
 
+    // One whose configuration is wrong does not hide the others.
+    fs::create_dir(operator.nodes().join("gamma")).unwrap();
+    fs::write(operator.file("gamma"), "memroy = 1\n").unwrap();
+    operator.object(&["init", "--name", "omega"]);
+    let models = operator.object(&["models", "list"])["models"].clone();
+    assert_eq!((&models[2]["error"]["code"], &models[3]["node"]), (&json!("CONFIG"), &json!("omega")));
+    let (code, stdout, _) = operator.run(&["models", "list"]);
+    assert!(code == 0 && stdout.contains("[!] gamma"), "{stdout}");
+
     let tried = operator.object(&["models", "test", "--name", "alpha", "--no-boot"]);
     assert_eq!((&tried["whole"], &tried["served"]), (&json!(true), &json!(false)));
+    // A guest that still boots serves nothing yet, whatever it was given.
+    let lock = operator.runs(&Record::begin("alpha", None, UnixTime(1)));
+    let (code, failure) = operator.fails(&["models", "test", "--name", "alpha"]);
+    assert_eq!((code, failure["code"].as_str()), (4, Some("STARTING")), "{failure}");
+    let tried = operator.object(&["models", "test", "--name", "alpha", "--no-boot"]);
+    assert_eq!(tried["served"], json!(false));
+    drop(lock);
     let (code, failure) = operator.fails(&["models", "test", "--name", "beta"]);
     assert_eq!((code, failure["code"].as_str()), (6, Some("NO_MODEL")), "{failure}");
     let mut bytes = fs::read(&pack).unwrap();

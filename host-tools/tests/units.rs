@@ -96,9 +96,6 @@ fn the_unit_is_hardened() {
 fn the_unit_is_installed_with_the_path_of_its_program() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    for name in ["system", "sysusers"] {
-        fs::create_dir(at(name)).unwrap();
-    }
     let program = env!("CARGO_BIN_EXE_blf-host");
     let install = |of: &str, dir: &str| {
         let arguments = ["install-units", "--program", of, "--dir", dir, "--sysusers", &at("sysusers")];
@@ -107,8 +104,9 @@ fn the_unit_is_installed_with_the_path_of_its_program() {
     // Any program will do that a service sees.
     let seen = fs::canonicalize("/bin/sh").unwrap();
     let seen = seen.to_str().unwrap();
+    fs::create_dir(at("system")).unwrap();
     let said = String::from_utf8(install(seen, &at("system")).stdout).unwrap();
-    assert!(said.contains("systemctl daemon-reload"), "{said}");
+    assert!(said.contains("systemctl daemon-reload") && said.contains("--profile FILE    # or --devnet"), "{said}");
     let unit = fs::read_to_string(folder.path().join("system/blf-host@.service")).unwrap();
     assert!(unit.contains(&format!("\nExecStart={seen} run --name %i ")), "{unit}");
     assert!(!unit.contains("/usr/bin/blf-host"));
@@ -117,7 +115,9 @@ fn the_unit_is_installed_with_the_path_of_its_program() {
     let hidden = at("blf-host");
     fs::copy(seen, &hidden).unwrap();
     for (of, dir, wanted) in [
-        (seen, at("nowhere"), "next: run it as root"),
+        (seen, at("blf-host/units"), "next: run it as root"),
+        // No service manager would look there.
+        (seen, at("sytsem"), "next: run it as root"),
         (&*hidden, at("system"), "a service does not see this folder"),
         ("/nonexistent", at("system"), "No such file"),
     ] {

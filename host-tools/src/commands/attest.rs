@@ -71,10 +71,10 @@ pub(super) fn appraise_once(
     json: bool,
 ) -> Result<std::sync::Arc<Recorder>, Error> {
     // In memory: what was known of the node's last run stays.
-    let recorder = Recorder::new(Record::begin(node.name(), None, now()), None);
+    let recorder = Recorder::new(Record::begin(node.name(), None, now()), None)?;
     let mut shows = vec![journal, recorder.show()];
     if !json {
-        shows.push(stdout(false));
+        shows.push(stdout(false)?);
     }
     let order = Order { settings, nodes: vec![node.name().to_owned()], until: Until::Appraised, show: several(shows) };
     on_this_thread(carry_out(order))?;

@@ -1,20 +1,15 @@
 //! `blf-host config`: what a node's configuration says, where each value comes from, and whether it can work.
 
-use std::path::Path;
-
 use serde_json::json;
 
-use super::launch::{credentials, profile};
+use super::launch::prepare;
 use super::warn_of_variables;
 use crate::cli::ConfigCommand;
 use crate::error::Error;
-use crate::existing;
 use crate::journal::Log;
-use crate::model;
-use crate::node::{Node, variable};
+use crate::node::Node;
 use crate::notice::print;
 use crate::payment::Payment;
-use crate::release::Image;
 use crate::settings::{Flags, Layers, Origin};
 
 /// Checks or shows.
@@ -52,16 +47,7 @@ fn show(node: &Node, layers: &Layers, origin: bool, json: bool) {
 fn check(node: &Node, layers: &Layers, json: bool) -> Result<(), Error> {
     let settings = layers.settings()?;
     warn_of_variables();
-    let image = Image::check(&settings.image)?;
-    let profile = profile(&settings, &image)?;
-    existing::contradicts(&profile, variable)?;
-    drop(credentials(settings.credentials.as_deref())?);
-    if let Some(file) = &settings.model {
-        model::show(file, false)?;
-    }
-    if let Some(file) = &settings.endorsements {
-        readable(file, "ENDORSEMENTS")?;
-    }
+    prepare(&settings, &|_| {})?;
     if let Some(service) = settings.payment_service_url.clone() {
         drop(Payment::new(service, settings.payment_roots.as_deref())?);
     }
@@ -72,8 +58,4 @@ fn check(node: &Node, layers: &Layers, json: bool) -> Result<(), Error> {
         print(format_args!("{}: {chosen} values chosen, all can work", node.config().display()));
     }
     Ok(())
-}
-
-fn readable(file: &Path, code: &str) -> Result<(), Error> {
-    std::fs::File::open(file).map(drop).map_err(|e| Error::config(code, format!("{}: {e}", file.display())))
 }

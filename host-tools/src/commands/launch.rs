@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blf_evidence::Base64;
@@ -56,14 +56,24 @@ pub(super) fn launch(arguments: &LaunchArgs, json: bool, log: Option<Log>) -> Re
         settings: &settings,
         nodes: (1..=arguments.nodes).map(|number| format!("{}-{number}", arguments.name)).collect(),
         until: Until::Stopped,
-        show: several(vec![stdout(json), journal]),
+        show: several(vec![stdout(json)?, journal]),
     };
     on_this_thread(carry_out(order))
 }
 
-/// Checks everything that was ordered, then launches it.
-pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
-    let Order { settings, nodes, until, show } = order;
+/// What was found and checked before anything starts.
+pub(super) struct Prepared {
+    image: Image,
+    profile: NetworkProfile,
+    credentials: Credentials,
+    model: Model,
+    pack: PathBuf,
+    endorsements: Option<Base64>,
+    programs: Programs,
+}
+
+/// Checks everything that settings name; `run` and `config check` say the same.
+pub(super) fn prepare(settings: &Settings, show: &dyn Fn(&Notice)) -> Result<Prepared, Error> {
     check_tee(settings.tee)?;
     let image = Image::check(&settings.image)?;
     show(&Notice::Image {
@@ -77,24 +87,25 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
     existing::contradicts(&profile, variable)?;
     show(&Notice::Network { profile: profile.name.clone(), icl: profile.icl.clone() });
     let credentials = credentials(settings.credentials.as_deref())?;
-    let model = match &settings.model {
-        None => None,
-        Some(file) => {
-            let Packed { bytes, manifest_sha256, manifest, .. } = model::show(file, false)?;
-            show(&Notice::Model { id: manifest.id.clone(), manifest_sha256, bytes });
-            Some(Model { id: manifest.id, manifest_sha256 })
-        }
-    };
+    let Packed { file: pack, bytes, manifest_sha256, manifest } = model::show(settings.model_pack()?, false)?;
+    show(&Notice::Model { id: manifest.id.clone(), manifest_sha256, bytes });
+    let model = Model { id: manifest.id, manifest_sha256 };
     let endorsements = match &settings.endorsements {
         Some(file) => Some(Base64(read(file, ENDORSEMENTS_CAP, "ENDORSEMENTS")?)),
         None => None,
     };
+    Ok(Prepared { image, profile, credentials, model, pack, endorsements, programs: Programs::find()? })
+}
 
-    let programs = Programs::find()?;
+/// Checks everything that was ordered, then launches it.
+pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
+    let Order { settings, nodes, until, show } = order;
+    let Prepared { image, profile, credentials, model, pack, endorsements, programs } = prepare(settings, &*show)?;
     let transport = Transport::find(&programs)?;
     let probe = Probe::of_this_machine(&programs, &transport, &image, settings.run_dir.as_deref());
     let (wishes, mut wish) = watch::channel(Wish::Run);
-    tokio::spawn(listen_for_signals(wishes)?);
+    let outlives = ignores_hangup(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    tokio::spawn(listen_for_signals(wishes, outlives)?);
     let isolation = tokio::select! {
         isolation = Isolation::choose(settings.accel, &probe) => isolation?,
         _ = wish.changed() => return Ok(()),
@@ -104,8 +115,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
 
     // A guest whose evidence is all that is wanted reaches no network.
     let network = if settings.devnet && until == Until::Stopped {
-        let model = model.as_ref().map(|model| model.id.as_str());
-        Some(Local::start(&image, model, u8::try_from(nodes.len()).unwrap_or(u8::MAX), &show).await?)
+        Some(Local::start(&image, &model.id, u8::try_from(nodes.len()).unwrap_or(u8::MAX), &show).await?)
     } else {
         None
     };
@@ -119,7 +129,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
         accel: isolation.accel,
         image: image.boots().to_owned(),
         until,
-        model: settings.model.clone(),
+        model: pack,
         nodes,
         memory_mib: settings.memory,
         cpus: settings.cpus,
@@ -142,7 +152,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
 }
 
 /// The profile, which must be the one that the image was measured with.
-pub(super) fn profile(settings: &Settings, image: &Image) -> Result<NetworkProfile, Error> {
+fn profile(settings: &Settings, image: &Image) -> Result<NetworkProfile, Error> {
     let (file, profile) = match &settings.profile {
         Some(file) => (file.display().to_string(), profile_of(file)?),
         None if image.release.profile.name == "devnet" && (settings.devnet || !settings.resolve.is_empty()) => {
@@ -175,7 +185,7 @@ fn profile_of(file: &Path) -> Result<NetworkProfile, Error> {
 }
 
 /// Credentials from a file that nobody else can read.
-pub(super) fn credentials(file: Option<&Path>) -> Result<Credentials, Error> {
+fn credentials(file: Option<&Path>) -> Result<Credentials, Error> {
     let Some(file) = file else { return Ok(Credentials { pinning_token: String::new(), rpc_path: None, v: 1 }) };
     let wrong = |e: &dyn std::fmt::Display| Error::config("CREDENTIALS", format!("{}: {e}", file.display()));
     let opened = fs::OpenOptions::new()
@@ -197,19 +207,72 @@ pub(super) fn credentials(file: Option<&Path>) -> Result<Credentials, Error> {
     Credentials::parse(&bytes).map_err(|e| wrong(&e))
 }
 
-/// The first Ctrl-C, or SIGTERM, asks to drain and stop; the second to stop at once.
-fn listen_for_signals(wishes: watch::Sender<Wish>) -> Result<impl Future<Output = ()>, Error> {
+/// The first Ctrl-C, or SIGTERM, asks to drain and stop; the second to stop at once. A terminal that closes asks to drain too,
+/// unless this process is to outlive it (nohup(1)).
+fn listen_for_signals(wishes: watch::Sender<Wish>, outlives: bool) -> Result<impl Future<Output = ()>, Error> {
     let listen = |kind| signal(kind).map_err(|e| Error::environment("SIGNALS", e));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hangup = if outlives { None } else { Some(listen(SignalKind::hangup())?) };
     Ok(async move {
-        for wish in [Wish::Stop, Wish::Kill] {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            wishes.send_replace(wish);
+        // To the end: with this task the channel would end.
+        loop {
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let most = tokio::select! {
+                _ = interrupt.recv() => Wish::Kill,
+                _ = terminate.recv() => Wish::Kill,
+                // The kernel and the shell may each say so: the second time means no more than the first.
+                _ = hung_up => Wish::Stop,
+            };
+            wishes.send_modify(|now| *now = if *now == Wish::Run { Wish::Stop } else { most.max(*now) });
         }
-        // A third changes nothing, but must not end this task and with it the channel.
-        std::future::pending().await
     })
+}
+
+/// Whether `status`, that of proc(5), says that a process ignores SIGHUP.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|signals| signals & (1 << (SignalKind::hangup().as_raw_value() - 1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_terminal_drains_however_often_it_says_so() {
+        let (wishes, mut wish) = watch::channel(Wish::Run);
+        let (others, other) = watch::channel(Wish::Run);
+        tokio::spawn(listen_for_signals(wishes, false).unwrap());
+        tokio::spawn(listen_for_signals(others, true).unwrap());
+        for (signal, wanted) in [
+            (Signal::HUP, Wish::Stop),
+            (Signal::HUP, Wish::Stop),
+            (Signal::TERM, Wish::Kill),
+            (Signal::HUP, Wish::Kill),
+        ] {
+            kill_process(getpid(), signal).unwrap();
+            timeout(Duration::from_secs(10), wish.changed()).await.unwrap().unwrap();
+            assert_eq!(*wish.borrow_and_update(), wanted, "{signal:?}");
+        }
+        // Of all that, one that outlives the terminal heard the SIGTERM alone.
+        assert_eq!(*other.borrow(), Wish::Stop);
+    }
+
+    #[test]
+    fn nohup_is_seen() {
+        let status =
+            |signals: &str| format!("SigBlk:\t0000000000000001\nSigIgn:\t{signals}\nSigCgt:\t0000000000000001\n");
+        assert!(ignores_hangup(&status("0000000000001001")));
+        assert!(!ignores_hangup(&status("0000000000001000")) && !ignores_hangup(""));
+    }
 }

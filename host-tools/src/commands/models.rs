@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::attest::appraise_once;
+use super::status::unwell;
 use super::warn_of_variables;
 use crate::cli::ModelsCommand;
 use crate::error::Error;
@@ -10,7 +11,7 @@ use crate::journal::{self, Log};
 use crate::model::{self, Pack, Packed};
 use crate::node::{self, Node};
 use crate::notice::print;
-use crate::record::Record;
+use crate::record::{Phase, Record, now};
 use crate::settings::Flags;
 
 /// Runs one of the commands.
@@ -33,9 +34,16 @@ fn list(json: bool) -> Result<(), Error> {
     let mut rows = Vec::new();
     for name in node::all() {
         let node = Node::named(&name);
-        let file = node.layers(&Flags::default(), None)?.settings()?.model;
-        let shown = file.as_deref().map(|file| model::show(file, false));
-        let running = node.runs().then(|| Record::read(&node)).transpose()?.flatten();
+        // One whose configuration is wrong is a row like the others.
+        let (file, shown) = match node.layers(&Flags::default(), None).and_then(|layers| layers.settings()) {
+            Ok(settings) => {
+                let shown = settings.model.as_deref().map(|file| model::show(file, false));
+                (settings.model, shown)
+            }
+            Err(error) => (None, Some(Err(error))),
+        };
+        let running = node.runs().then(|| Record::read(&node).ok().flatten()).flatten();
+        let running = running.filter(|record| record.phase == Phase::Serving);
         if json {
             let (pack, error) = match &shown {
                 Some(Ok(pack)) => (json!(pack), None),
@@ -76,15 +84,10 @@ fn list(json: bool) -> Result<(), Error> {
 fn test(node: &Node, no_boot: bool, flags: &Flags, json: bool, log: Option<Log>) -> Result<(), Error> {
     let settings = node.layers(flags, log)?.settings()?;
     let journal = journal::start(settings.log, settings.log_level)?;
-    let Some(file) = &settings.model else {
-        let error = format!("node {}: wanted a model, its configuration names none", node.name());
-        return Err(Error::config("NO_MODEL", error)
-            .hint(format!("blf-host models pack makes one; model = \"FILE\" in {}", node.config().display())));
-    };
-    let pack = model::show(file, true)?;
+    let pack = model::show(settings.model_pack()?, true)?;
     let running = node.runs().then(|| Record::read(node)).transpose()?.flatten();
     let booted = match (&running, no_boot) {
-        (Some(record), _) => {
+        (Some(record), _) if record.phase == Phase::Serving => {
             if !record.models.iter().any(|model| model.manifest_sha256 == pack.manifest_sha256) {
                 let error =
                     format!("node {}: its running guest serves another model than its configuration", node.name());
@@ -92,7 +95,11 @@ fn test(node: &Node, no_boot: bool, flags: &Flags, json: bool, log: Option<Log>)
             }
             true
         }
-        (None, true) => false,
+        (_, true) => false,
+        (Some(record), false) => match unwell(node.name(), record.standing(true, now()), Some(record)) {
+            Some(error) => return Err(error),
+            None => true,
+        },
         (None, false) => {
             let _running = node.lock()?;
             warn_of_variables();

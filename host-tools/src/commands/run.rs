@@ -27,11 +27,11 @@ pub(super) fn run(arguments: &NodeArgs, json: bool, log: Option<Log>) -> Result<
     let _running = node.lock()?;
     // What was known before is only a memory; a record that cannot be read must not keep a node from running.
     let before = Record::read(&node).unwrap_or_default();
-    let recorder = Recorder::new(Record::begin(node.name(), before, now()), Some(node.record()));
+    let recorder = Recorder::new(Record::begin(node.name(), before, now()), Some(node.record()))?;
     let notifier = Notifier::of_process();
 
-    let mut shows = vec![stdout(json), journal, recorder.show()];
-    shows.extend(notifier.as_ref().map(Notifier::show));
+    let mut shows = vec![stdout(json)?, journal, recorder.show()];
+    shows.extend(notifier.as_ref().map(|notifier| notifier.show(settings.boot_timeout, settings.stop_timeout)));
     let order =
         Order { settings: &settings, nodes: vec![node.name().to_owned()], until: Until::Stopped, show: several(shows) };
     let ended = on_this_thread(async {

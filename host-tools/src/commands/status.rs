@@ -46,10 +46,14 @@ pub(super) fn unwell(name: &str, standing: Standing, record: Option<&Record>) ->
     let (code, hint) = match standing {
         Standing::Ready => return None,
         Standing::Starting => ("STARTING", "wait; a boot takes seconds under KVM and about a minute without".into()),
-        Standing::Uncertified => {
+        Standing::Silent | Standing::Uncertified => {
             let expired = record.and_then(|record| record.certificate).is_some();
             let trouble = record.and_then(|record| record.trouble.as_ref());
-            let code = if expired { "CERTIFICATE_EXPIRED" } else { "NOT_CERTIFIED" };
+            let code = match standing {
+                Standing::Silent => "HEARTBEAT_LATE",
+                _ if expired => "CERTIFICATE_EXPIRED",
+                _ => "NOT_CERTIFIED",
+            };
             let hint = match trouble {
                 Some(trouble) => format!(
                     "the guest tries again by itself; last trouble: {}; can this machine reach the ICL? (docs/operating.md)",
@@ -154,6 +158,7 @@ mod tests {
         let record = Record::begin("a", None, UnixTime(1));
         for (standing, exit) in [
             (Standing::Starting, Exit::NoVerdict),
+            (Standing::Silent, Exit::NoVerdict),
             (Standing::Uncertified, Exit::NoVerdict),
             (Standing::Refused, Exit::Rejected),
             (Standing::Stopping, Exit::Failed),

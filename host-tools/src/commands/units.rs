@@ -1,6 +1,7 @@
 //! `blf-host install-units`: the systemd unit of a node, with the path of its program.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -26,6 +27,10 @@ pub(super) fn install(dir: &Path, sysusers: &Path, program: Option<&Path>, json:
         let error = Error::failed("PROGRAM", format!("{}: {what}", program.display()));
         error.hint(format!("install -m 0755 {} /usr/local/bin/blf-host, and run it from there", program.display()))
     };
+    let unwritable = |path: &Path, e: &std::io::Error| {
+        let error = Error::failed("WRITE", format!("{}: {e}", path.display()));
+        error.hint("run it as root, or name other folders")
+    };
     let program = match program {
         Some(program) => program.canonicalize().map_err(|e| wrong(program, &e))?,
         None => env::current_exe().map_err(|e| Error::failed("PROGRAM", e))?,
@@ -35,16 +40,15 @@ pub(super) fn install(dir: &Path, sysusers: &Path, program: Option<&Path>, json:
     }
     let nameable = program.to_str().filter(|path| !path.contains(['%', '"', '\\', ' ', '\n']));
     let program = nameable.ok_or_else(|| wrong(&program, &"a unit cannot name such a path"))?;
-    let files = [
-        (dir.join("blf-host@.service"), UNIT.replace(PROGRAM, program)),
-        (sysusers.join("blf-host.conf"), USER.to_owned()),
-    ];
-    for (file, text) in &files {
-        write(file, text.as_bytes(), 0o644, true).map_err(|e| {
-            Error::failed("WRITE", format!("{}: {e}", file.display())).hint("run it as root, or name other folders")
-        })?;
+    let files =
+        [(dir, "blf-host@.service", UNIT.replace(PROGRAM, program)), (sysusers, "blf-host.conf", USER.to_owned())];
+    // A fresh Debian 13 has no /etc/sysusers.d. That there is no folder for units is a mistake: nobody would look there.
+    fs::create_dir_all(sysusers).map_err(|e| unwritable(sysusers, &e))?;
+    for (folder, name, text) in &files {
+        let file = folder.join(name);
+        write(&file, text.as_bytes(), 0o644, true).map_err(|e| unwritable(&file, &e))?;
     }
-    let [unit, user] = files.map(|(file, _)| file);
+    let [unit, user] = files.map(|(folder, name, _)| folder.join(name));
     if json {
         print(json!({ "schema": "blf.units/v1", "unit": unit, "sysusers": user, "program": program }));
         return Ok(());
@@ -57,7 +61,8 @@ pub(super) fn install(dir: &Path, sysusers: &Path, program: Option<&Path>, json:
     for line in [
         "next: systemd-sysusers && systemctl daemon-reload",
         "      install -d -o blf -m 0700 /var/lib/blf",
-        "      sudo -u blf BLF_CONFIG_DIR=/var/lib/blf blf-host init --name NAME --image DIR --model FILE",
+        "      runuser -u blf -- env BLF_CONFIG_DIR=/var/lib/blf blf-host init --name NAME --image DIR --model FILE \\",
+        "          --profile FILE    # or --devnet",
         "      systemctl enable --now blf-host@NAME",
     ] {
         print(line);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf_evidence::profile::{Host, NetworkProfile};
-use blf_evidence::tunnel::{DIAL_CAP, Dial, DialReply};
+use blf_evidence::tunnel::{DIAL_CAP, DIAL_DEADLINE, Dial, DialReply};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Counters, count, read_line};
 use crate::vsock::{Listener, Stream};
@@ -57,6 +57,11 @@ pub struct ResolveError {
     got: String,
 }
 
+/// Addresses of one name that are tried.
+const ADDRESSES: usize = 8;
+/// Between the attempts at two of them: Connection Attempt Delay of RFC 8305, section 5.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
 /// Refusals of a kind that are logged for each VM; all are counted. A guest must not fill the journal.
 const LOGGED: u64 = 16;
 
@@ -72,7 +77,8 @@ impl Default for Limits {
         Self {
             streams: 64,
             line: Duration::from_secs(10),
-            connect: Duration::from_secs(15),
+            // Sooner than the guest gives up, so that it hears why.
+            connect: DIAL_DEADLINE - Duration::from_secs(2),
             idle: Duration::from_secs(300),
         }
     }
@@ -189,14 +195,7 @@ async fn connect(
         if let Some(address) = policy.resolve.get(&host) {
             return TcpStream::connect(address).await;
         }
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in lookup_host((host.name.as_str(), host.port)).await? {
-            match TcpStream::connect(address).await {
-                Ok(server) => return Ok(server),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        reach(lookup_host((host.name.as_str(), host.port)).await?).await
     };
     let error = match timeout(policy.limits.connect, connecting).await {
         Ok(Ok(server)) => {
@@ -212,6 +211,42 @@ async fn connect(
         tracing::warn!(name = %host.name, port = host.port, %error, "nobody answers where the guest wants to go");
     }
     Err(DialReply::Unreachable)
+}
+
+/// The first connection to one of a name's addresses. An address that leads nowhere, as IPv6 often does, does not use up the
+/// time of those after it: each is tried as soon as the one before has failed or [`ATTEMPT_DELAY`] is over.
+///
+/// # Errors
+/// The last of the attempts' where all failed.
+pub(crate) async fn reach(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
+    // The families take turns (RFC 8305, section 4), each in the resolver's order.
+    let (mut six, mut four) = (0, 0);
+    let mut turns: Vec<_> = addresses
+        .map(|address| {
+            let turn = if address.is_ipv6() { &mut six } else { &mut four };
+            *turn += 1;
+            (*turn, address)
+        })
+        .collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    let mut addresses = turns.into_iter().map(|(_, address)| address).take(ADDRESSES).peekable();
+    let mut attempts = JoinSet::new();
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    loop {
+        if let Some(address) = addresses.next() {
+            attempts.spawn(TcpStream::connect(address));
+        }
+        let ended = tokio::select! {
+            ended = attempts.join_next() => ended,
+            () = sleep(ATTEMPT_DELAY), if addresses.peek().is_some() => continue,
+        };
+        match ended {
+            Some(Ok(Ok(server))) => return Ok(server),
+            Some(Ok(Err(error))) => last = error,
+            Some(Err(error)) => last = io::Error::other(error),
+            None => return Err(last),
+        }
+    }
 }
 
 /// Carries bytes both ways until either side ends or both are silent.
@@ -247,5 +282,50 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
             break;
         }
         moved(n as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_does_not_keep_the_next_one_waiting() {
+        // Nobody accepts; once its queue is full the kernel drops what else comes, as a broken path does.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(LOCAL).unwrap();
+        let hole = socket.listen(1).unwrap();
+        let hole = (hole.local_addr().unwrap(), hole);
+        let mut held = Vec::new();
+        while let Ok(connected) = timeout(Duration::from_millis(500), TcpStream::connect(hole.0)).await {
+            held.push(connected.unwrap());
+            assert!(held.len() < 64, "the queue never fills");
+        }
+        let good = TcpListener::bind(LOCAL).await.unwrap();
+        let begun = Instant::now();
+        let reached = reach([hole.0, hole.0, good.local_addr().unwrap()].into_iter()).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), good.local_addr().unwrap());
+        assert!((ATTEMPT_DELAY * 2..ATTEMPT_DELAY * 8).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_address_that_refuses_is_passed_over_at_once() {
+        let gone = TcpListener::bind(LOCAL).await.unwrap().local_addr().unwrap();
+        let good = TcpListener::bind(LOCAL).await.unwrap();
+        let begun = Instant::now();
+        let reached = reach([gone, gone, good.local_addr().unwrap()].into_iter()).await.unwrap();
+        assert_eq!(reached.peer_addr().unwrap(), good.local_addr().unwrap());
+        assert!(begun.elapsed() < ATTEMPT_DELAY, "{:?}", begun.elapsed());
+
+        assert_eq!(reach([gone, gone].into_iter()).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(reach([].into_iter()).await.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+        // Beyond the most that are tried, and one of the other family, whose turn comes second.
+        let many = std::iter::repeat_n("[::1]:1".parse().unwrap(), ADDRESSES * 2);
+        reach(many.chain([good.local_addr().unwrap()])).await.unwrap();
     }
 }

@@ -60,7 +60,7 @@ async fn read_events(stream: Stream, events: &mpsc::Sender<Event>, counters: &Co
         match Event::parse(&line).ok().filter(|_| !overlong) {
             None => count(&counters.events_unknown, 1),
             Some(_) if !bucket.take() => count(&counters.events_surplus, 1),
-            // A full queue means a slow terminal: the guest does not wait for it.
+            // A full queue means a host that is behind: the guest does not wait for it.
             Some(event) => match events.try_send(event) {
                 Ok(()) => count(&counters.events, 1),
                 Err(mpsc::error::TrySendError::Full(_)) => count(&counters.events_surplus, 1),

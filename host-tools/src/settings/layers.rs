@@ -140,6 +140,7 @@ impl Layers {
         }
         if let Some(folder) = variable("CREDENTIALS_DIRECTORY").filter(|text| !text.is_empty())
             && self.is_default("credentials")
+            && self.get("devnet") != "true"
         {
             let file = Path::new(&folder).join("credentials");
             if file.exists() {
@@ -373,6 +374,21 @@ mod tests {
         assert_eq!(error.message, "BLF_MEMORY: wanted a number from 192 to 1048576, got \"lots\"");
         let error = layers("devnet = true\nprofile = \"p\"").unwrap().settings().unwrap_err();
         assert!(error.message.contains("node.toml line 1) and profile ("), "{error}");
+    }
+
+    #[test]
+    fn what_the_service_manager_hands_over_is_for_other_networks_than_the_devnet() {
+        let folder = tempfile::TempDir::new().unwrap();
+        fs::write(folder.path().join("credentials"), "{}").unwrap();
+        let of = |text| {
+            let mut layers = layers(text).unwrap();
+            let handed = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| folder.path().display().to_string());
+            layers.environment(handed).unwrap();
+            layers.settings().unwrap().credentials
+        };
+        assert_eq!(of(""), Some(folder.path().join("credentials")));
+        assert_eq!(of("credentials = \"own\""), Some("/etc/blf/alpha/own".into()));
+        assert_eq!(of("devnet = true"), None);
     }
 
     #[test]

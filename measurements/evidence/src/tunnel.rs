@@ -31,6 +31,8 @@ pub const PORT_API: u32 = 5008;
 pub const DOCUMENTS_CAP: usize = 256 * 1024;
 /// Longest [`Dial`] line, in bytes, with its newline.
 pub const DIAL_CAP: usize = 272;
+/// How long a guest waits for a stream that it asked for.
+pub const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a guest may drain after it was asked to stop: longer than the longest job and what the engine may take
 /// beyond its deadline. A host that waits less ends jobs by force.
 pub const DRAIN: Duration = Duration::from_secs(360);
