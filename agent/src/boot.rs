@@ -134,7 +134,7 @@ impl Boot {
         let engine_pid = self.stage("engine", || {
             system::drop_privileges()?;
             let (pid, stream) = supervise::start_engine(&pack.file)?;
-            engine.attach_process(stream, pid, ENGINE_READY).map_err(VaultError::from)?;
+            supervise::attach(&engine, stream, pid).map_err(VaultError::from)?;
             Ok(pid)
         })?;
         let manifest = &pack.header.manifest;

@@ -1,6 +1,8 @@
 //! Frames on a stream between two roles; the format is in `frames.rs`.
 
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,6 +16,43 @@ pub struct Frame {
     pub id: u32,
     /// The body.
     pub body: Zeroizing<Vec<u8>>,
+}
+
+/// A socket on which all that is read and written may take so long together: a peer that moves a byte now and then gains
+/// nothing.
+pub struct Within<'a> {
+    stream: &'a UnixStream,
+    end: Instant,
+}
+
+impl<'a> Within<'a> {
+    /// From now on.
+    pub fn new(stream: &'a UnixStream, within: Duration) -> Self {
+        Self { stream, end: Instant::now() + within }
+    }
+
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+    }
+}
+
+impl Read for Within<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Within<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// Reads one frame; `None` at the end of the stream.
@@ -78,6 +117,22 @@ mod tests {
         let second = read(&mut rest).unwrap().unwrap();
         assert!(matches!(second.message().unwrap(), FromVault::Refused { code } if code == "X"));
         assert!(read(&mut rest).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_peer_that_moves_a_byte_now_and_then_gains_nothing() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let trickle = std::thread::spawn(move || {
+            while (&theirs).write(&[0]).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let error = read(&mut Within::new(&ours, Duration::from_millis(100))).err().unwrap();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        let long = FromVault::Evidence("x".repeat(1024 * 1024));
+        assert!(write(&mut Within::new(&ours, Duration::from_millis(100)), 1, &long).is_err());
+        drop(ours);
+        trickle.join().unwrap();
     }
 
     #[test]

@@ -9,7 +9,8 @@ use crate::answer::{Answer, SealedAnswer};
 use crate::error::{HardwareError, InternalError, JobError, VaultError};
 use crate::release::Task;
 
-/// What is kept of a job between commit and reveal. No key and no text is in it.
+/// What is kept of a job between commit and reveal: neither text nor the prompt's key, but the generation of keys that the
+/// answer is signed with.
 pub struct Commitment {
     task: Task,
     commitment: Hex<32>,

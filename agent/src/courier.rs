@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use blf_evidence::profile::NetworkProfile;
 use blf_evidence::telemetry::Event;
+use blf_evidence::tunnel::DIAL_DEADLINE;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, watch};
@@ -78,7 +79,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            dial: Duration::from_secs(10),
+            dial: DIAL_DEADLINE,
             https: Deadlines {
                 handshake: Duration::from_secs(15),
                 head: Duration::from_secs(30),

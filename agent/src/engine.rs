@@ -23,11 +23,11 @@ use blf_inference::{Files, GenerateError, Model};
 use rustix::process::{Pid, Signal};
 use zeroize::Zeroize as _;
 
-use crate::channel;
+use crate::channel::{self, Within};
 use crate::frames::{FromEngine, ToEngine};
 
-/// How long the engine's process may take beyond the prompt's own deadline: it looks at the clock after each token, and
-/// the first one comes when the whole prompt is read. Whoever asks chooses the deadline, so a short one must not kill it.
+/// How long the engine's process may take beyond the prompt's own deadline: it looks at the clock before every few tokens of
+/// the prompt and after each of the answer. Whoever asks chooses the deadline, so a short one must not kill it.
 const GRACE: Duration = Duration::from_secs(30);
 /// Every word with which an engine may fail.
 const CODES: [&str; 8] = [
@@ -109,9 +109,8 @@ impl EngineProcess {
         self.attach_to(stream, Some(process), deadline)
     }
 
-    fn attach_to(&self, mut stream: UnixStream, process: Option<Pid>, deadline: Duration) -> Result<(), EngineError> {
-        stream.set_read_timeout(Some(deadline)).map_err(|_| EngineError::Gone)?;
-        match receive(&mut stream)? {
+    fn attach_to(&self, stream: UnixStream, process: Option<Pid>, deadline: Duration) -> Result<(), EngineError> {
+        match receive(&mut Within::new(&stream, deadline))? {
             FromEngine::Ready => {
                 *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((stream, process));
                 Ok(())
@@ -130,9 +129,9 @@ impl Engine for EngineProcess {
         let asked = Instant::now();
         let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.checked_sub(asked.elapsed()).filter(|d| !d.is_zero()).ok_or(EngineError::Queue)?;
-        let (mut stream, process) = slot.take().ok_or(EngineError::Gone)?;
+        let (stream, process) = slot.take().ok_or(EngineError::Gone)?;
         let sent = Instant::now();
-        let answer = exchange(&mut stream, prompt, max_new_tokens, left, self.grace);
+        let answer = exchange(&stream, prompt, max_new_tokens, left, self.grace);
         if matches!(answer, Err(EngineError::Gone)) {
             self.late.store(sent.elapsed() >= left.saturating_add(self.grace), Ordering::SeqCst);
             // The stream is not put back: what it says next would belong to another prompt.
@@ -147,7 +146,7 @@ impl Engine for EngineProcess {
 }
 
 fn exchange(
-    stream: &mut UnixStream,
+    stream: &UnixStream,
     prompt: &Secret,
     max_new_tokens: u32,
     deadline: Duration,
@@ -155,20 +154,18 @@ fn exchange(
 ) -> Result<Secret, EngineError> {
     let deadline_millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     let mut ask = ToEngine { prompt: prompt.expose().to_vec(), max_new_tokens, deadline_millis };
-    let timeouts = stream
-        .set_read_timeout(Some(deadline.saturating_add(grace)))
-        .and_then(|()| stream.set_write_timeout(Some(grace)));
-    let sent = timeouts.and_then(|()| channel::write(stream, 1, &ask));
+    let mut stream = Within::new(stream, deadline.saturating_add(grace));
+    let sent = channel::write(&mut stream, 1, &ask);
     ask.prompt.zeroize();
     sent.map_err(|_| EngineError::Gone)?;
-    match receive(stream)? {
+    match receive(&mut stream)? {
         FromEngine::Answer(text) => Ok(Secret::new(text)),
         FromEngine::Failed { code } => Err(failed(&code)),
         FromEngine::Ready => Err(EngineError::Gone),
     }
 }
 
-fn receive(stream: &mut UnixStream) -> Result<FromEngine, EngineError> {
+fn receive(stream: &mut Within<'_>) -> Result<FromEngine, EngineError> {
     let frame = channel::read(stream).ok().flatten().ok_or(EngineError::Gone)?;
     frame.message().map_err(|_| EngineError::Gone)
 }

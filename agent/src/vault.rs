@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 
 use crate::attester::{AttestError, Attester};
 use crate::certificate::{self, Expected};
-use crate::channel;
+use crate::channel::{self, Within};
 use crate::clock::Clock;
 use crate::commitment::Commitment;
 use crate::engine::Engine;
@@ -55,6 +55,9 @@ const NO_END: UnixTime = UnixTime((1 << 53) - 1);
 const JOBS_CAP: usize = 100_000;
 /// Jobs between commit and reveal.
 const COMMITTED_CAP: usize = 16;
+/// How long a commitment is kept at most, in seconds: longer than the courier waits to reveal it, and not as long as a user
+/// says, because it keeps the keys that it was made with.
+const COMMITTED_LIFETIME: u64 = 10 * 60;
 /// Admission bindings remembered for one generation of keys.
 const BINDINGS_CAP: usize = 8;
 /// Longest AK certificate, in bytes: what evidence can carry.
@@ -63,7 +66,9 @@ const AK_CERTIFICATE_CAP: usize = 4 * 1024;
 const TASKS_CAP: usize = 8;
 /// A second panic within this time ends the guest: it is not half dead.
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
-/// How long the courier may leave a reply unread.
+/// Between two looks whether requests have ended.
+const SETTLE_LOOK: Duration = Duration::from_millis(10);
+/// How long the courier may take to read a reply.
 const WRITE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The Attesting Environment of RFC 9334, section 3: collects Claims about this guest and signs them.
@@ -167,7 +172,8 @@ struct State {
     begun: HashSet<Hex<32>>,
     /// Jobs whose model is running.
     running: HashSet<Hex<32>>,
-    committed: HashMap<Hex<32>, Commitment>,
+    /// And until when each is kept.
+    committed: HashMap<Hex<32>, (UnixTime, Commitment)>,
     /// Jobs of the existing network between their answer and their end.
     #[cfg(not(feature = "production"))]
     legacy: HashMap<Hex<32>, crate::legacy::job::Done>,
@@ -258,12 +264,16 @@ impl Vault {
                     reply(&writer, id, &FromVault::Done);
                     break Ended::PowerOff;
                 }
-                ToVault::Run { .. } | ToVault::Attest { .. } | ToVault::Enrolment | ToVault::Activate { .. } => {
-                    self.spawn(&writer, id, request);
-                }
+                // What takes long, or waits for the device that another has.
+                ToVault::Run { .. }
+                | ToVault::Attest { .. }
+                | ToVault::Identity
+                | ToVault::Enrolment
+                | ToVault::Activate { .. }
+                | ToVault::SetAkCertificate(_) => self.spawn(&writer, id, request),
                 #[cfg(not(feature = "production"))]
                 ToVault::Legacy(crate::legacy::frames::Ask::Run(_)) => self.spawn(&writer, id, request),
-                quick => reply(&writer, id, &self.handle(quick)),
+                quick => self.attempt(&writer, id, quick),
             }
         };
         // Its successor may be here already, and is the one to be told of a stop.
@@ -280,7 +290,20 @@ impl Vault {
         }
     }
 
-    /// Forgets every key and every job. Nothing can be signed or opened afterwards.
+    /// Waits until no request is at work any more: those of jobs hold keys and prompts of their own until they end. False if
+    /// some still are after `within`.
+    pub fn settled(&self, within: Duration) -> bool {
+        let end = Instant::now() + within;
+        while self.tasks.load(Ordering::SeqCst) > 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(SETTLE_LOOK);
+        }
+        true
+    }
+
+    /// Forgets every key and every job. Nothing can be signed or opened afterwards; see [`Self::settled`].
     pub fn wipe(&self) {
         let mut state = lock(&self.state);
         state.keys = None;
@@ -408,6 +431,8 @@ impl Vault {
             }
             ToVault::Forget { job } => {
                 let mut state = lock(&self.state);
+                // One that still runs will find that nobody waits for it.
+                state.running.remove(&job);
                 state.committed.remove(&job);
                 #[cfg(not(feature = "production"))]
                 state.legacy.remove(&job);
@@ -552,7 +577,11 @@ impl Vault {
         if state.keys.is_none() {
             return Err(InternalError::Wiped.into());
         }
-        state.committed.insert(job, commitment);
+        if !state.running.contains(&job) {
+            return Err(JobError::NotCommitted.into());
+        }
+        let until = commitment.not_after().min(self.clock.now().plus(COMMITTED_LIFETIME));
+        state.committed.insert(job, (until, commitment));
         Ok(FromVault::Committed { commit, sealed_answer })
     }
 
@@ -569,7 +598,7 @@ impl Vault {
         let State { keys, running, committed, .. } = &mut *state;
         let keys = keys.as_mut().ok_or(InternalError::Wiped)?;
         keys.certified(now)?;
-        committed.retain(|_, commitment| now < commitment.not_after());
+        committed.retain(|_, (until, _)| now < *until);
         if running.len() >= self.max_jobs || committed.len() >= COMMITTED_CAP {
             return Err(InternalError::Busy { max: self.max_jobs }.into());
         }
@@ -584,10 +613,10 @@ impl Vault {
         if state.keys.is_none() {
             return Err(InternalError::Wiped.into());
         }
-        if state.committed.get(job).is_none_or(|commitment| commitment.role() != role) {
+        if state.committed.get(job).is_none_or(|(_, commitment)| commitment.role() != role) {
             return Err(JobError::NotCommitted.into());
         }
-        Ok(state.committed.remove(job).ok_or(JobError::NotCommitted)?)
+        Ok(state.committed.remove(job).ok_or(JobError::NotCommitted)?.1)
     }
 
     /// Also ends what has ended: the courier asks every few seconds, jobs may not come for days.
@@ -596,12 +625,11 @@ impl Vault {
         let State { keys, committed, .. } = &mut *state;
         let (keys, now) = (keys.as_mut().ok_or(InternalError::Wiped)?, self.clock.now());
         keys.expire(now);
-        committed.retain(|_, commitment| now < commitment.not_after());
+        committed.retain(|_, (until, _)| now < *until);
         work(keys)
     }
 
     fn open(&self, stream: UnixStream) -> std::io::Result<(Writer, UnixStream)> {
-        stream.set_write_timeout(Some(WRITE_DEADLINE))?;
         let reader = stream.try_clone()?;
         let writer = Arc::new(Mutex::new(stream));
         let mut courier = lock(&self.courier);
@@ -612,7 +640,7 @@ impl Vault {
         Ok((writer, reader))
     }
 
-    /// Answers `request` in a thread. A panic there costs this request; a second one soon costs the guest.
+    /// Answers `request` in a thread.
     fn spawn(self: &Arc<Self>, writer: &Writer, id: u32, request: ToVault) {
         if self.tasks.fetch_add(1, Ordering::SeqCst) >= TASKS_CAP {
             self.tasks.fetch_sub(1, Ordering::SeqCst);
@@ -621,17 +649,22 @@ impl Vault {
         }
         let (vault, out) = (Arc::clone(self), Arc::clone(writer));
         let task = move || {
-            let answer = catch_unwind(AssertUnwindSafe(|| vault.handle(request)));
+            vault.attempt(&out, id, request);
             vault.tasks.fetch_sub(1, Ordering::SeqCst);
-            if answer.is_err() && vault.count_panic() {
-                let _ = lock(&out).shutdown(Shutdown::Both);
-            }
-            reply(&out, id, &answer.unwrap_or_else(|_| refused(&InternalError::Panicked.into())));
         };
         if std::thread::Builder::new().name("request".into()).spawn(task).is_err() {
             self.tasks.fetch_sub(1, Ordering::SeqCst);
             reply(writer, id, &refused(&InternalError::Busy { max: TASKS_CAP }.into()));
         }
+    }
+
+    /// Answers `request`. A panic costs this request; a second one soon costs the guest.
+    fn attempt(&self, writer: &Writer, id: u32, request: ToVault) {
+        let answer = catch_unwind(AssertUnwindSafe(|| self.handle(request)));
+        if answer.is_err() && self.count_panic() {
+            let _ = lock(writer).shutdown(Shutdown::Both);
+        }
+        reply(writer, id, &answer.unwrap_or_else(|_| refused(&InternalError::Panicked.into())));
     }
 
     /// Notes a panic; true if it is the second within [`PANIC_WINDOW`].
@@ -719,8 +752,8 @@ fn refused(error: &VaultError) -> FromVault {
 
 /// A courier that does not take its replies is gone; its end is seen where frames are read.
 fn reply(writer: &Writer, id: u32, message: &FromVault) {
-    let mut stream = lock(writer);
-    if channel::write(&mut *stream, id, message).is_err() {
+    let stream = lock(writer);
+    if channel::write(&mut Within::new(&stream, WRITE_DEADLINE), id, message).is_err() {
         let _ = stream.shutdown(Shutdown::Both);
     }
 }

@@ -1,9 +1,10 @@
 //! The vault against an ICL and a user, each with keys of its own; platform and engine are doubles behind their traits.
 
+use std::cell::Cell;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use blf_agent::attester::AttestError;
@@ -38,7 +39,10 @@ const MODEL: Hex<32> = Hex([0x33; 32]);
 const NOW: u64 = 1_800_000_000;
 const USER: &str = "0x5935897A39AFABbedA5a599D38236E7Df151C8b8";
 
-static MONOTONIC: AtomicU64 = AtomicU64::new(1000);
+thread_local! {
+    /// Seconds since boot, for the thread of one test.
+    static MONOTONIC: Cell<u64> = const { Cell::new(1000) };
+}
 
 /// A platform of its own kind: its "quote" is the statement, its "signature" by a key of its own.
 struct Double(SigningKey);
@@ -64,13 +68,19 @@ impl AttestingEnvironment for Double {
     }
 }
 
-/// Says the prompt again. Two prompts make it fail.
-struct Echo;
+/// Says the prompt again. Two prompts make it fail, and "wait" lasts until [`Echo::go`] is free.
+struct Echo {
+    go: Arc<Mutex<()>>,
+}
 
 impl Engine for Echo {
     fn answer(&self, prompt: &Secret, max_new_tokens: u32, _: Duration) -> Result<Secret, EngineError> {
         match prompt.expose() {
             b"panic" => panic!("as asked"),
+            b"wait" => {
+                drop(self.go.lock().unwrap());
+                Ok(Secret::new(b"late".to_vec()))
+            }
             b"fail" => Err(EngineError::Failed { code: "ENGINE_DEADLINE" }),
             text => Ok(Secret::new([b"echo: ", text, format!(" ({max_new_tokens})").as_bytes()].concat())),
         }
@@ -80,6 +90,8 @@ impl Engine for Echo {
 /// A vault and those it deals with.
 struct World {
     vault: Arc<Vault>,
+    /// Held while an engine is to wait.
+    go: Arc<Mutex<()>>,
     icl: SigningKey,
     reply: HpkeKey,
     next_job: AtomicU64,
@@ -103,7 +115,7 @@ fn signing_key(byte: u8) -> SigningKey {
 
 impl World {
     fn new() -> Self {
-        let icl = signing_key(41);
+        let (icl, go) = (signing_key(41), Arc::<Mutex<()>>::default());
         let mut profile = profile::network().unwrap();
         profile.icl_account = address(icl.verifying_key());
         let vault = Vault::new(Parts {
@@ -115,12 +127,12 @@ impl World {
             measurement: MEASUREMENT.into(),
             models: vec![HeldModel { manifest_sha256: MODEL, id: "echo".into(), max_new_tokens: 64 }],
             numeric_profile: "echo".into(),
-            engine: Arc::new(Echo),
-            clock: Clock::new(UnixTime(1_700_000_000), || Duration::from_secs(MONOTONIC.load(Ordering::SeqCst))),
+            engine: Arc::new(Echo { go: Arc::clone(&go) }),
+            clock: Clock::new(UnixTime(1_700_000_000), || Duration::from_secs(MONOTONIC.get())),
             keys: Keys::generate().unwrap(),
         });
         let reply = HpkeKey::generate().unwrap();
-        Self { vault: Arc::new(vault.unwrap()), icl, reply, next_job: AtomicU64::new(1) }
+        Self { vault: Arc::new(vault.unwrap()), go, icl, reply, next_job: AtomicU64::new(1) }
     }
 
     /// A world whose node is certified.
@@ -520,6 +532,48 @@ fn a_panic_costs_its_job_and_a_second_one_the_guest() {
     assert!(run(3, "panic").is_none());
     assert_eq!(serving.join().unwrap(), Ended::Panics);
     assert_eq!(world.ask(ToVault::Identity).err().unwrap(), "WIPED");
+}
+
+#[test]
+fn a_job_that_is_forgotten_while_it_runs_keeps_nothing_and_nobody_out() {
+    let world = World::certified();
+    let (mut courier, theirs) = UnixStream::pair().unwrap();
+    let vault = Arc::clone(&world.vault);
+    let serving = std::thread::spawn(move || vault.serve(theirs));
+    let waiting = world.go.lock().unwrap();
+    let late = world.job("wait");
+    let Job { text, share, blob, .. } = late;
+    channel::write(&mut courier, 1, &ToVault::Run { context: text, role: Role::Verifier, share, boxes: None, blob })
+        .unwrap();
+    // One job at a time: once it runs, another is refused.
+    let until = Instant::now() + Duration::from_secs(30);
+    while !matches!(world.run(&world.job("hello"), Role::Verifier), Err(code) if code == "BUSY") {
+        assert!(Instant::now() < until, "the first job does not run");
+    }
+    let job = late.context.job_id;
+    world.ask(ToVault::Forget { job }).unwrap();
+    world.run(&world.job("hello"), Role::Verifier).unwrap();
+    assert!(!world.vault.settled(Duration::from_millis(50)), "its engine is still at work");
+
+    drop(waiting);
+    let frame = channel::read(&mut courier).unwrap().unwrap();
+    assert!(matches!(frame.message().unwrap(), FromVault::Refused { code } if code == "JOB_NOT_COMMITTED"));
+    assert!(world.vault.settled(Duration::from_secs(30)));
+    let reveal = ToVault::RevealVerifier { job, leader_commitment: Hex([0; 32]) };
+    assert_eq!(world.ask(reveal).err().unwrap(), "JOB_NOT_COMMITTED");
+    drop(courier);
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_commitment_is_not_kept_for_as_long_as_a_user_says() {
+    let world = World::certified();
+    let job = world.job_with("hello", |context| context.not_after = UnixTime(NOW + 365 * 24 * 3600));
+    world.run(&job, Role::Leader).unwrap();
+    MONOTONIC.set(MONOTONIC.get() + 601);
+    // Any request will do that the courier makes every few seconds.
+    world.identity();
+    assert_eq!(world.ask(ToVault::RevealLeader { job: job.context.job_id }).err().unwrap(), "JOB_NOT_COMMITTED");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use vsock::VsockStream;
 
 use super::documents::stop_asked;
 use super::{ENGINE_READY, SystemError};
-use crate::engine::EngineProcess;
+use crate::engine::{EngineError, EngineProcess};
 use crate::sandbox;
 use crate::vault::{Ended, Vault};
 
@@ -24,6 +24,8 @@ use crate::vault::{Ended, Vault};
 const RESTARTS: usize = 3;
 /// See [`RESTARTS`].
 const RESTART_WINDOW: Duration = Duration::from_secs(60 * 60);
+/// How long requests may take to end once the engine is dead.
+const SETTLE: Duration = Duration::from_secs(3);
 /// Before a restart.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
@@ -139,9 +141,11 @@ impl Guest {
                 Err(RecvTimeoutError::Disconnected) => break "SUPERVISOR",
             }
         };
-        self.vault.wipe();
-        kill(self.courier_pid);
+        // The engine first: what waits for it ends, and with it the last holders of keys and prompts.
         kill(Some(self.engine_pid));
+        kill(self.courier_pid);
+        self.vault.wipe();
+        self.vault.settled(SETTLE);
         end.into()
     }
 
@@ -156,7 +160,7 @@ impl Guest {
         let engine = Arc::clone(&self.engine);
         // Loading takes a while; meanwhile prompts are refused, not kept.
         thread("engine", move || {
-            if engine.attach_process(stream, pid, ENGINE_READY).is_err() {
+            if attach(&engine, stream, pid).is_err() {
                 kill(Some(pid));
             }
         })
@@ -194,6 +198,21 @@ pub(super) fn start_engine(pack: &File) -> Result<(Pid, UnixStream), SystemError
     let (ours, theirs) = UnixStream::pair().map_err(|error| SystemError::kernel("socketpair", error))?;
     let pack = pack.try_clone().map_err(|error| SystemError::kernel("model", error))?;
     Ok((start("engine", theirs, Stdio::from(pack))?, ours))
+}
+
+/// Waits for an engine in a thread that can do no more than that: what the engine says, the host's model may have written.
+///
+/// # Errors
+/// [`EngineError`].
+pub(super) fn attach(engine: &EngineProcess, stream: UnixStream, pid: Pid) -> Result<(), EngineError> {
+    std::thread::scope(|scope| {
+        let listen = || {
+            sandbox::enter_requests().map_err(|_| EngineError::Gone)?;
+            engine.attach_process(stream, pid, ENGINE_READY)
+        };
+        let thread = std::thread::Builder::new().name("engine".into()).spawn_scoped(scope, listen);
+        thread.map_err(|_| EngineError::Gone)?.join().unwrap_or(Err(EngineError::Gone))
+    })
 }
 
 /// Starts this program in another role; what it inherits are its two streams and nothing else.

@@ -70,8 +70,8 @@ pub(crate) enum JobError {
 struct Progress {
     /// The ICL may count on this node.
     claimed: bool,
-    /// The ICL has the commit; nobody else can take the job.
-    committed: bool,
+    /// The ICL may have the result or verdict.
+    revealed: bool,
     /// The vault knows the job.
     run: bool,
 }
@@ -97,7 +97,8 @@ pub(crate) async fn work<T: Tunnel>(
         if let Some(code) = closed(&code) {
             node.telemetry.say(Event::JobFailed { job, code });
         }
-        if progress.claimed && !progress.committed {
+        // After the commit too: nobody then waits for a reveal that will not come.
+        if progress.claimed && !progress.revealed && !matches!(error, JobError::Ended(_)) {
             give_back(&node, job, &code).await;
         }
     }
@@ -163,9 +164,8 @@ async fn carry_out<T: Tunnel>(
     let run = ToVault::Run { context: wire.context.clone(), role, share: claim.share, boxes, blob: blob.into() };
     say(JobState::Running);
     let run = vault.call(run, commit_by.saturating_duration_since(Instant::now())).await;
-    let FromVault::Committed { commit, sealed_answer } = run? else { return Err(CallError::Unexpected.into()) };
+    let FromVault::Committed { commit, sealed_answer } = ran(run)? else { return Err(CallError::Unexpected.into()) };
     persist(node, commit_by, || icl.commit(job, commit)).await?;
-    progress.committed = true;
     say(JobState::Committed);
 
     let end = node.at(context.not_after).min(Instant::now() + timings.reveal);
@@ -178,6 +178,7 @@ async fn carry_out<T: Tunnel>(
             let FromVault::Leader(result) = vault.call(ToVault::RevealLeader { job }, QUICK).await? else {
                 return Err(CallError::Unexpected.into());
             };
+            progress.revealed = true;
             persist(node, end, || icl.result(&result)).await?;
         }
         Role::Verifier => {
@@ -187,6 +188,7 @@ async fn carry_out<T: Tunnel>(
             let FromVault::Verifier(result) = vault.call(reveal, QUICK).await? else {
                 return Err(CallError::Unexpected.into());
             };
+            progress.revealed = true;
             persist(node, end, || icl.verify(&result)).await?;
         }
     }
@@ -194,6 +196,14 @@ async fn carry_out<T: Tunnel>(
     reach(node, job, end, |status| status.phase == Phase::Accepted).await?;
     say(JobState::Accepted);
     Ok(())
+}
+
+/// What became of a run: a vault that does not answer by the job's deadline is at work, not gone.
+pub(crate) fn ran(run: Result<FromVault, CallError>) -> Result<FromVault, JobError> {
+    run.map_err(|error| match error {
+        CallError::Silent(_) => JobError::Late,
+        error => error.into(),
+    })
 }
 
 /// Asks for the job's status until it is as wanted.
@@ -351,7 +361,7 @@ impl JobError {
     }
 
     /// The ICL said no, so that it does not count on this claim.
-    fn is_refusal(&self) -> bool {
+    pub(crate) fn is_refusal(&self) -> bool {
         match self {
             Self::DoneBefore => true,
             Self::Icl(error) => error.outcome() == Outcome::Final,

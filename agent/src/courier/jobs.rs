@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use blf_evidence::job::Role;
 use blf_evidence::telemetry::Event;
 use blf_evidence::{Hex, icl};
 use tokio::sync::watch;
@@ -22,7 +23,8 @@ use crate::tunnel::Tunnel;
 /// The jobs at hand.
 pub(crate) struct Jobs<T> {
     node: Arc<Node<T>>,
-    tasks: JoinSet<()>,
+    /// True where its job may be taken again.
+    tasks: JoinSet<bool>,
     /// Which job a task is about.
     names: HashMap<task::Id, Hex<32>>,
     seen: Seen<Hex<32>>,
@@ -68,7 +70,14 @@ impl<T: Tunnel> Jobs<T> {
         let (node, stop, hand_back) = (Arc::clone(&self.node), self.stop.clone(), self.hand_back.subscribe());
         match offer {
             Offer::Strict(wire) => match Assignment::accept(wire, &node.identity.models, node.clock.now()) {
-                Ok(assignment) => self.spawn(job, job::work(node, assignment, stop, hand_back)),
+                // Its answer could be stored nowhere.
+                Ok(leads) if leads.role() == Role::Leader && node.identity.pinning_token.is_empty() => {
+                    self.failed(job, "NO_PINNING_TOKEN");
+                }
+                Ok(assignment) => self.spawn(job, async move {
+                    job::work(node, assignment, stop, hand_back).await;
+                    false
+                }),
                 Err(error) => self.failed(job, error.code()),
             },
             #[cfg(not(feature = "production"))]
@@ -110,25 +119,32 @@ impl<T: Tunnel> Jobs<T> {
         }
     }
 
-    fn spawn(&mut self, job: Hex<32>, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn(&mut self, job: Hex<32>, work: impl Future<Output = bool> + Send + 'static) {
         let task = self.tasks.spawn(work);
         self.names.insert(task.id(), job);
         self.count();
     }
 
-    fn settle(&mut self, ended: Result<(task::Id, ()), JoinError>) -> Result<(), DaemonError> {
-        let (id, panicked) = match &ended {
-            Ok((id, ())) => (*id, false),
-            Err(error) => (error.id(), error.is_panic()),
+    fn settle(&mut self, ended: Result<(task::Id, bool), JoinError>) -> Result<(), DaemonError> {
+        let (id, again, panicked) = match &ended {
+            Ok((id, again)) => (*id, *again, false),
+            Err(error) => (error.id(), false, error.is_panic()),
         };
         let job = self.names.remove(&id);
         self.count();
+        if let (Some(job), true) = (&job, again) {
+            self.seen.remove(job);
+        }
         if !panicked {
             return Ok(());
         }
         if let Some(job) = job {
             self.failed(job, "JOB_PANICKED");
-            self.spawn(job, job::clean_up(Arc::clone(&self.node), job));
+            let node = Arc::clone(&self.node);
+            self.spawn(job, async move {
+                job::clean_up(node, job).await;
+                false
+            });
         }
         match self.panicked.replace(Instant::now()) {
             Some(before) if before.elapsed() < PANICS => Err(DaemonError::Panics(PANICS)),

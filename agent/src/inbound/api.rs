@@ -27,7 +27,7 @@ use crate::tunnel::Tunnel;
 pub(super) struct Api<T> {
     node: Arc<Node<T>>,
     /// When the next evidence may be made: one after another, with the pause of those that the ICL relays.
-    turn: Mutex<Instant>,
+    turn: Arc<Mutex<Instant>>,
 }
 
 /// How long a client may wait for its turn.
@@ -47,7 +47,7 @@ type Refused = (StatusCode, String, &'static str);
 
 impl<T: Tunnel> Api<T> {
     pub(super) fn new(node: Arc<Node<T>>) -> Self {
-        Self { node, turn: Mutex::new(Instant::now()) }
+        Self { node, turn: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Answers one request that came in a session with `key`. Its body is not read.
@@ -77,15 +77,20 @@ impl<T: Tunnel> Api<T> {
         })?;
         let busy = |code: &str, detail| (StatusCode::SERVICE_UNAVAILABLE, code.to_owned(), detail);
         let mut turn = timeout(TURN, async {
-            let turn = self.turn.lock().await;
+            let turn = Arc::clone(&self.turn).lock_owned().await;
             sleep_until(*turn).await;
             turn
         })
         .await
         .map_err(|_| busy("BUSY", "too many ask; come again"))?;
-        let made = self.node.vault.attest(Purpose::Preview, audience.to_string(), nonce, DEVICE).await;
-        *turn = Instant::now() + self.node.timings.evidence;
-        drop(turn);
+        // In a task of its own: a client that hangs up ends neither what the vault does for it nor its turn.
+        let node = Arc::clone(&self.node);
+        let making = tokio::spawn(async move {
+            let made = node.vault.attest(Purpose::Preview, audience.to_string(), nonce, DEVICE).await;
+            *turn = Instant::now() + node.timings.evidence;
+            made
+        });
+        let made = making.await.map_err(|_| busy("INTERNAL", "no evidence now"))?;
         let text = made.map_err(|error| busy(error.code(), "no evidence now"))?;
         // What ends elsewhere would look like a session that does.
         if tls_key(&text) != Some(key) {

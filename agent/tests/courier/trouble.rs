@@ -227,7 +227,7 @@ async fn inference_that_outlasts_the_claim_is_handed_back() {
     let _courier = world.start();
     let job = world.assign(1, Role::Leader);
     world.until("the end", |w| w.icl.with(|s| s.jobs[&job].failed.is_some())).await;
-    assert_eq!(world.icl.with(|s| s.jobs[&job].failed.clone()).unwrap(), "VAULT_SILENT");
+    assert_eq!(world.icl.with(|s| s.jobs[&job].failed.clone()).unwrap(), "JOB_LATE");
     assert!(world.icl.elapsed() < Duration::from_secs(320));
 }
 
@@ -240,7 +240,8 @@ async fn an_answer_that_was_not_stored_is_not_revealed() {
     world.until("the end", |w| w.failure(job).is_some()).await;
     assert_eq!(world.failure(job).unwrap(), "CID_MISMATCH");
     assert_eq!(world.vault.count("RevealLeader"), 0);
-    assert_eq!(world.icl.with(|s| s.jobs[&job].failed.clone()), None, "committed: nobody else could take it");
+    world.until("the end", |w| w.icl.with(|s| s.jobs[&job].failed.is_some())).await;
+    assert_eq!(world.icl.with(|s| s.jobs[&job].failed.clone()).unwrap(), "CID_MISMATCH", "so that nobody waits for it");
 }
 
 #[tokio::test(start_paused = true)]

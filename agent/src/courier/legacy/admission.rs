@@ -12,6 +12,9 @@ use crate::frames::ToVault;
 use crate::legacy::frames::Ask;
 use crate::tunnel::Tunnel;
 
+/// How long the coordinator is trusted to remember the node: one that lost its state says so to nobody, it has no work.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+
 /// Attests once; `attesting` is called before the coordinator sees a quote. Gives the tier, and how long it lasts.
 pub(crate) async fn admit<T: Tunnel>(
     node: &Node<T>,
@@ -29,5 +32,6 @@ pub(crate) async fn admit<T: Tunnel>(
     node.vault.done(ToVault::Legacy(Ask::Attested { expiry: attested.expiry }), QUICK).await?;
     let now = node.clock.now();
     let until: UnixTime = attested.expiry.min(now.plus(LIFETIME_CAP));
-    Ok((attested.tier, Admitted { until }, Duration::from_secs(until.0.saturating_sub(now.0))))
+    let life = Duration::from_secs(until.0.saturating_sub(now.0));
+    Ok((attested.tier, Admitted { until }, life.min(REMEMBERED)))
 }

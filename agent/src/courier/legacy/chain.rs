@@ -73,9 +73,11 @@ pub(crate) enum ChainError {
 const REPLY_CAP: usize = 256 * 1024;
 /// Attempts at one transaction: as many as the vault signs.
 const ATTEMPTS: u8 = 3;
-/// How long a transaction may take to be mined; blocks come every quarter of a second.
+/// How long a transaction may take to be mined.
 const RECEIPT: Duration = Duration::from_secs(60);
-/// Between two looks for a receipt.
+/// Between the first two looks for a receipt: Arbitrum has a block every quarter of a second. Doubles up to [`LOOK`].
+const BLOCK: Duration = Duration::from_millis(250);
+/// Between two later ones, and between two attempts.
 const LOOK: Duration = Duration::from_secs(1);
 const SIGN: Duration = Duration::from_secs(10);
 /// The one method that changes something.
@@ -190,17 +192,20 @@ impl<T: Tunnel> Chain<T> {
 
     async fn mined(&self, hash: Hex<32>) -> Result<(), ChainError> {
         let end = Instant::now() + RECEIPT;
+        let mut pause = BLOCK;
         loop {
             let receipt: Result<Option<Receipt>, _> =
                 self.ask("eth_getTransactionReceipt", json!([format!("0x{hash}")])).await;
             match receipt {
                 Ok(Some(Receipt { status })) if status == "0x1" => return Ok(()),
                 Ok(Some(_)) => return Err(ChainError::Reverted),
-                Ok(None) | Err(ChainError::Http(_) | ChainError::Status { .. }) if Instant::now() < end => {}
+                // The transaction is out: whatever goes wrong with looking, it may be mined all the same.
+                _ if Instant::now() < end => {}
                 Ok(None) => return Err(ChainError::Unmined),
                 Err(error) => return Err(error),
             }
-            sleep(LOOK).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
         }
     }
 

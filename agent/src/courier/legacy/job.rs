@@ -22,7 +22,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::chain::Chain;
 use super::icl::Icl;
 use crate::blob::{self, BlobError};
-use crate::courier::job::{JobError, QUICK, forget, persist, retry};
+use crate::courier::https::HttpError;
+use crate::courier::job::{JobError, QUICK, forget, persist, ran, retry};
 use crate::courier::vault::CallError;
 use crate::daemon::{Node, raised};
 use crate::frames::{FromVault, ToVault};
@@ -62,30 +63,33 @@ pub(crate) fn judge<T: Tunnel>(node: &Node<T>, assignment: &Assignment) -> Resul
     blob::is_cid(&assignment.prompt_cid).map_err(|_| "ASSIGNMENT_CID")
 }
 
-/// Does the job; says how it ended. `stop` forbids claims, `hand_back` ends it early.
+/// Does the job; says how it ended. `stop` forbids claims, `hand_back` ends it early. True if it can be taken again: nobody
+/// answered the claim, and a seat that is not claimed is offered for ever.
 pub(crate) async fn work<T: Tunnel>(
     node: Arc<Node<T>>,
     assignment: Assignment,
     stop: watch::Receiver<bool>,
     mut hand_back: watch::Receiver<bool>,
-) {
+) -> bool {
     let job = assignment.job.digest();
+    let mut claimed = false;
     let ended = tokio::select! {
-        ended = carry_out(&node, &assignment, stop) => ended,
+        ended = carry_out(&node, &assignment, stop, &mut claimed) => ended,
         () = raised(&mut hand_back) => Err(JobError::Stopping),
     };
-    if let Err(error) = ended {
-        if let Some(code) = closed(&error.code()) {
-            node.telemetry.say(Event::JobFailed { job, code });
-        }
-        forget(&node, job).await;
+    let Err(error) = ended else { return false };
+    if let Some(code) = closed(&error.code()) {
+        node.telemetry.say(Event::JobFailed { job, code });
     }
+    forget(&node, job).await;
+    !claimed && !error.is_refusal()
 }
 
 async fn carry_out<T: Tunnel>(
     node: &Node<T>,
     assignment: &Assignment,
     mut stop: watch::Receiver<bool>,
+    is_claimed: &mut bool,
 ) -> Result<(), JobError> {
     let Assignment { job: name, role, model, prompt_cid, user, key } = assignment;
     let (start, job, role) = (Instant::now(), name.digest(), *role);
@@ -104,6 +108,7 @@ async fn carry_out<T: Tunnel>(
         () = raised(&mut stop) => return Err(JobError::Stopping),
         claimed = persist(node, start + CLAIM, || icl.claim(name.clone())) => claimed?,
     };
+    *is_claimed = true;
     say(JobState::Claimed);
     let end = start + node.timings.job;
     // The claim's are those that the contract stored; an assignment may still have others.
@@ -125,7 +130,7 @@ async fn carry_out<T: Tunnel>(
     let run = Run { job: name.clone(), role, model: model.clone(), user, boxes, blob: blob.into() };
     say(JobState::Running);
     let left = end.saturating_duration_since(Instant::now());
-    let FromVault::Legacy(Told::Ran(output)) = node.vault.call(ToVault::Legacy(Ask::Run(run)), left).await? else {
+    let FromVault::Legacy(Told::Ran(output)) = ran(node.vault.call(ToVault::Legacy(Ask::Run(run)), left).await)? else {
         return Err(CallError::Unexpected.into());
     };
     match (role, output) {
@@ -159,13 +164,18 @@ async fn carry_out<T: Tunnel>(
 /// Judges what the leader published.
 async fn verdict<T: Tunnel>(node: &Node<T>, icl: &Icl<T>, assignment: &Assignment) -> Result<Signed, JobError> {
     let LeaderOutput { cid, commitment } = leader(node, icl, assignment).await?;
-    let stored = match retry(node, Instant::now() + LEADER_BLOB, || node.blobs.fetch(&cid)).await {
-        Ok(_) => true,
-        // The gateway answers, and has no such bytes.
-        Err(JobError::Blob(BlobError::Cid(_) | BlobError::Status { .. })) => false,
-        Err(error) => return Err(error),
-    };
+    let stored = !is_missing(&retry(node, Instant::now() + LEADER_BLOB, || node.blobs.fetch(&cid)).await);
     signed(node, Ask::Judge(Judge { job: assignment.job.digest(), cid, stored, commitment })).await
+}
+
+/// Whether the gateway's answer speaks against the leader: it has no such bytes, or others. One that is away or overloaded
+/// speaks of itself, and the network compares texts alone.
+fn is_missing(fetched: &Result<Bytes, JobError>) -> bool {
+    match fetched {
+        Err(JobError::Blob(BlobError::Cid(_) | BlobError::Http(HttpError::BodyTooLong { .. }))) => true,
+        Err(JobError::Blob(BlobError::Status { status, .. })) => matches!(status.as_u16(), 404 | 410),
+        _ => false,
+    }
 }
 
 async fn signed<T: Tunnel>(node: &Node<T>, ask: Ask) -> Result<Signed, JobError> {
@@ -189,5 +199,28 @@ async fn leader<T: Tunnel>(node: &Node<T>, icl: &Icl<T>, assignment: &Assignment
         }
         sleep(pause).await;
         pause = (pause * 2).min(longest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use blf_bridge::cid;
+    use hyper::StatusCode;
+
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_is_unwell_says_nothing_about_the_leader() {
+        let status = |status| BlobError::Status { status: StatusCode::from_u16(status).unwrap(), retry_after: None };
+        let other = cid::check(&cid::of(b"answer"), b"another").unwrap_err();
+        for missing in [BlobError::Cid(other), HttpError::BodyTooLong { cap: 1 }.into(), status(404), status(410)] {
+            assert!(is_missing(&Err(missing.clone().into())), "{missing}");
+        }
+        let silent = HttpError::Silent { stage: "reply head", within: LEADER_BLOB };
+        let unwell = [301, 403, 429, 500, 503, 504].map(status).into_iter().chain([silent.into()]);
+        for error in unwell {
+            assert!(!is_missing(&Err(error.clone().into())), "{error}");
+        }
+        assert!(!is_missing(&Ok(Bytes::new())));
     }
 }
