@@ -103,7 +103,7 @@ pub struct Source {
     pub commit: String,
     /// SHA-256 over the list of the agent's source files.
     pub agent_sha256: Hex<32>,
-    /// SHA-256 of `Cargo.lock`.
+    /// SHA-256 of the `Cargo.lock` that is cut down to the agent's crates.
     pub cargo_lock_sha256: Hex<32>,
 }
 
