@@ -391,13 +391,17 @@ pub(crate) mod tests {
 
     /// A node that reaches nobody.
     pub(crate) fn node() -> Arc<Node<Nowhere>> {
+        node_of(Vault::connect(tokio::io::duplex(1).0).0)
+    }
+
+    /// One that reaches nobody but its vault.
+    pub(crate) fn node_of(vault: Vault) -> Arc<Node<Nowhere>> {
         let profile = NetworkProfile::parse(include_bytes!("../profiles/devnet.json")).unwrap();
         let Limits { dial, https, timings } = Limits::default();
         let clock = Clock::new(UnixTime(0));
         let tls = tls::connector(&profile.tls_roots, clock.clone()).unwrap();
         let egress = Arc::new(Egress::new(Nowhere, &profile, dial));
         let server = |host: &Host| Https::new(Arc::clone(&egress), tls.clone(), host.clone(), https);
-        let (vault, _) = Vault::connect(tokio::io::duplex(1).0);
         let node = Address([1; 20]);
         Arc::new(Node {
             icl: Icl::new(server(&profile.icl), vault.clone(), node),

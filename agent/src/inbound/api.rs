@@ -134,7 +134,45 @@ fn response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
     use super::*;
+    use crate::courier::vault::Vault;
+    use crate::daemon::tests::node_of;
+    use crate::frames::{self, FromVault, HEADER};
+
+    /// The id of the next frame to the vault.
+    async fn asked(vault: &mut DuplexStream) -> u32 {
+        let mut header = [0; HEADER];
+        vault.read_exact(&mut header).await.unwrap();
+        let (id, length) = frames::parse_header(header).unwrap();
+        vault.read_exact(&mut vec![0; length]).await.unwrap();
+        id
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hangs_up_takes_no_turn_from_others_and_gains_none() {
+        let (ours, mut vault) = tokio::io::duplex(64 * 1024);
+        let (link, work) = Vault::connect(ours);
+        tokio::spawn(work);
+        let api = Arc::new(Api::new(node_of(link)));
+        let ask = || {
+            let api = Arc::clone(&api);
+            let query = format!("nonce={}&audience={}", Hex([7; 32]), Address([9; 20]));
+            tokio::spawn(async move { api.evidence(Hex([0; 32]), &query).await })
+        };
+        let first = ask();
+        let id = asked(&mut vault).await;
+        first.abort();
+        let second = ask();
+        let early = timeout(TURN / 2, asked(&mut vault)).await;
+        assert!(early.is_err(), "the device is still at work for the first");
+        let busy = FromVault::Refused { code: "TPM_BUSY".into() };
+        vault.write_all(&frames::encode(id, &busy).unwrap()).await.unwrap();
+        let id = asked(&mut vault).await;
+        vault.write_all(&frames::encode(id, &busy).unwrap()).await.unwrap();
+        assert_eq!(second.await.unwrap().unwrap_err().1, "TPM_BUSY");
+    }
 
     #[test]
     fn a_question_has_both_members_once() {
