@@ -11,7 +11,9 @@ use std::sync::Arc;
 use blf_devnet::{Appraisal, Devnet, EventKind, Options, Running, development};
 use blf_evidence::config::Credentials;
 use blf_evidence::json;
+use blf_evidence::network::ModelName;
 use blf_evidence::profile::NetworkProfile;
+use blf_evidence::statement::Model;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -46,11 +48,11 @@ pub fn profile() -> Result<NetworkProfile, Error> {
 
 impl Local {
     /// Starts a network of `nodes` nodes that admits `image`, and writes down for `blf` how to reach it and that users who
-    /// name no model ask for `model`.
+    /// name no model ask for `model`: its weights, not whatever a node calls by its id.
     ///
     /// # Errors
     /// An environment error where it cannot listen or write.
-    pub async fn start(image: &Image, model: &str, nodes: u8, show: &Show) -> Result<Self, Error> {
+    pub async fn start(image: &Image, model: &Model, nodes: u8, show: &Show) -> Result<Self, Error> {
         let wrong = |e: blf_devnet::Error| Error::environment("DEVNET", e);
         let appraisal = Appraisal::development(image.release.clone()).map_err(wrong)?;
         let mut options = Options::new(Arc::new(appraisal)).map_err(wrong)?;
@@ -63,7 +65,8 @@ impl Local {
         let folder = folders::state();
         let files = ["network.json", "devnet-profile.json", "devnet-release.json"].map(|name| folder.join(name));
         let [network, beside, release] = &files;
-        let document = running.network("devnet-profile.json", "devnet-release.json", model);
+        let model = ModelName { id: model.id.clone(), manifest_sha256: Some(model.manifest_sha256) };
+        let document = running.network("devnet-profile.json", "devnet-release.json", &model.to_string());
         let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))? + "\n";
         let write = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;

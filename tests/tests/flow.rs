@@ -9,9 +9,7 @@ use blf::nodes::Known;
 use blf::terminal::Terminal;
 use blf::verify;
 use blf_bridge::{Key, Secret};
-use blf_evidence::bundle::Evidence;
 use blf_evidence::job::Verdict;
-use blf_evidence::statement::Binding;
 use blf_evidence::telemetry::{Event, JobState};
 use blf_tests::network::Net;
 use blf_tests::search::Needles;
@@ -24,12 +22,13 @@ fn ask(net: &Net, prompt: &str, verifiers: u8) -> Result<Report, Failure> {
         profile: &known.profile,
         reference: &known.reference,
         prompt: Secret::new(prompt.as_bytes().to_vec()),
-        model: known.network.model.clone(),
+        model: known.model.clone(),
         verifiers,
         spares: 0,
         max_new_tokens: 24,
         deadline: Duration::from_secs(300),
         keep_evidence: Some(net.dir.path().join("evidence")),
+        chosen: String::new(),
         quorum_within: Duration::from_secs(120),
     };
     let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();
@@ -50,7 +49,7 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     let events = net.nodes[0].events.lock().unwrap().clone();
     assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
 
-    kept_and_fresh_evidence_verifies(&net);
+    kept_and_fresh_evidence_verifies(&net, &report);
 
     let (seen, files) = net.end();
     let needles = Needles::new(&[marker.as_bytes(), report.text.as_bytes()]);
@@ -63,25 +62,26 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     }
 }
 
-/// With the nonce and the name it was asked for, and with no other nonce.
-fn kept_and_fresh_evidence_verifies(net: &Net) {
-    let file = std::fs::read_dir(net.dir.path().join("evidence")).unwrap().next().unwrap().unwrap().path();
-    let evidence = Evidence::parse(&std::fs::read(&file).unwrap()).unwrap();
-    let binding = Binding::parse(evidence.binding.as_bytes()).unwrap();
+/// With the nonce and the name that the tool says it was asked for, as of when it says, and with no other nonce.
+fn kept_and_fresh_evidence_verifies(net: &Net, report: &Report) {
+    let member = &report.quorum[0];
+    let file = member.evidence.as_ref().unwrap().display().to_string();
     let verify = |args: VerifyArgs| {
         let report = verify::run(&VerifyArgs { network: Some(net.network.clone()), ..args }).unwrap();
         assert!(report.lines(false).len() <= 12, "{:#?}", report.lines(false));
         report.into_result()
     };
     let kept = |nonce: String| {
-        let (nonce, audience) = (Some(nonce), Some(binding.audience.clone()));
-        verify(VerifyArgs { nonce, audience, ..VerifyArgs::new(file.display().to_string()) })
+        let (nonce, audience, at) = (Some(nonce), Some(member.audience.to_string()), Some(member.at));
+        verify(VerifyArgs { nonce, audience, at, ..VerifyArgs::new(&*file) })
     };
-    assert_eq!(kept(binding.nonce.to_string()).unwrap().tier, 0);
+    let result = kept(member.nonce.to_string()).unwrap();
+    assert_eq!((result.tier, result.binding.keys.node), (0, member.node));
+    assert!(result.binding.models.contains(&report.model), "{:?}", report.model);
     assert_eq!(kept("11".repeat(32)).unwrap_err().code, "NONCE_MISMATCH");
-    let fresh = verify(VerifyArgs::new(binding.keys.node.to_string())).unwrap();
-    assert_eq!(fresh.binding.keys.node, binding.keys.node, "asked by its address, through the ICL");
-    assert_ne!(fresh.binding.nonce, binding.nonce);
+    let fresh = verify(VerifyArgs::new(member.node.to_string())).unwrap();
+    assert_eq!(fresh.binding.keys.node, member.node, "asked by its address, through the ICL");
+    assert_ne!(fresh.binding.nonce, member.nonce);
 }
 
 #[test]
@@ -106,12 +106,13 @@ fn a_model_that_no_node_holds_is_refused_before_anything_is_sealed() {
         profile: &known.profile,
         reference: &known.reference,
         prompt: Secret::new(b"x".to_vec()),
-        model: "blf-huge-9".into(),
+        model: "blf-huge-9".parse().unwrap(),
         verifiers: 0,
         spares: 0,
         max_new_tokens: 8,
         deadline: Duration::from_secs(30),
         keep_evidence: None,
+        chosen: String::new(),
         quorum_within: Duration::ZERO,
     };
     let key = SigningKey::from_slice(Key::random().unwrap().expose()).unwrap();

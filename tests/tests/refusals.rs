@@ -6,6 +6,7 @@
 mod rogue;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use blf::failure::{Exit, Failure};
 use blf_agent::attester::Attester;
@@ -21,17 +22,18 @@ use blf_evidence::config::Credentials;
 use blf_evidence::eip191::{self, Signature};
 use blf_evidence::icl::{BODY_CAP, Candidate, Phase, RequestStatus};
 use blf_evidence::job::{Answer, Verdict};
-use blf_evidence::statement::Purpose;
+use blf_evidence::statement::{Binding, Keys, Purpose};
 use blf_evidence::{Address, Base64, Hex};
 use blf_tests::network::{Boot, profile};
 use blf_tests::swtpm::SwTpm;
+use hyper::StatusCode;
 use rogue::{Lie, Question, Rogue, random_account};
 
 /// Rejected, not merely failed: exit code 3.
 #[track_caller]
 fn rejected(failure: &Failure, code: &str) {
     assert_eq!((failure.exit, failure.code.as_str()), (Exit::Rejected, code), "{failure}");
-    assert!(!failure.message.contains('\n'), "{failure}");
+    assert!(!failure.message.contains('\n') && failure.hint.is_some(), "{failure}");
 }
 
 fn tpm(evidence: &mut Evidence) -> &mut TpmEvidence {
@@ -46,7 +48,7 @@ fn answer(status: &mut RequestStatus) -> &mut Answer {
 #[test]
 fn evidence_that_answers_somebody_else() {
     let Some(rogue) = Rogue::start() else { return };
-    let refused = |edit: fn(&mut blf_evidence::statement::Binding)| rogue.refused(Lie::Binding(Box::new(edit)));
+    let refused = |edit: fn(&mut Binding)| rogue.refused(Lie::Binding(Box::new(edit)));
     rejected(&refused(|b| b.nonce.0[31] ^= 1), "NONCE_MISMATCH");
     rejected(&refused(|b| b.audience = Address([7; 20]).to_string()), "AUDIENCE_MISMATCH");
     rejected(&refused(|b| b.purpose = Purpose::Session), "PURPOSE_MISMATCH");
@@ -193,7 +195,27 @@ fn a_quorum_that_was_not_asked_for() {
     assert_eq!(rogue.refused(preview).code, "QUORUM_SIZE");
     let twice = Lie::Preview(Box::new(|p| p.verifiers.push(p.leader.clone())));
     let failed = rogue.ask(&rogue.known(None), 1, vec![twice]).err().unwrap();
-    assert_eq!(failed.code, "QUORUM_DUPLICATE", "{failed}");
+    rejected(&failed, "QUORUM_DUPLICATE");
+}
+
+/// One guest under two names: whatever it calls itself, it has one key of each kind.
+#[test]
+fn a_quorum_of_one_guest() {
+    let Some(rogue) = Rogue::start() else { return };
+    rogue.ask(&rogue.known(None), 1, vec![with_verifiers(1)]).unwrap();
+    let leader = rogue.peer.node;
+    let response = eip191::address(rogue.peer.response(leader).verifying_key());
+    let hpke = rogue.peer.hpke(leader).public();
+    let refused = |edit: Box<dyn Fn(&mut Keys) + Send + Sync>| {
+        let shared = Lie::Binding(Box::new(move |b| {
+            if b.keys.node == OTHERS[0] {
+                edit(&mut b.keys);
+            }
+        }));
+        rogue.ask(&rogue.known(None), 1, vec![with_verifiers(1), shared]).err().unwrap()
+    };
+    rejected(&refused(Box::new(move |keys| keys.response = response)), "QUORUM_DUPLICATE");
+    rejected(&refused(Box::new(move |keys| keys.hpke = hpke)), "QUORUM_DUPLICATE");
 }
 
 /// Nodes of the second to the fourth: the rogue answers for all of them.
@@ -220,17 +242,30 @@ fn nodes_with_different_weights_under_one_name() {
     rejected(&rogue.ask(&rogue.known(None), 1, vec![with_verifiers(1), other]).err().unwrap(), "MODEL_DIFFERS");
 }
 
+/// All nodes agree, and none holds the weights that the user wants: an operator may pack any under any id.
+#[test]
+fn nodes_that_all_hold_other_weights_than_the_wanted() {
+    let Some(rogue) = Rogue::start() else { return };
+    let mut known = rogue.known(None);
+    let held = rogue.ask(&known, 0, vec![]).unwrap().model;
+    known.model.manifest_sha256 = Some(held.manifest_sha256);
+    assert_eq!(rogue.ask(&known, 0, vec![]).unwrap().model, held);
+    let others = |b: &mut Binding| b.models[0].manifest_sha256.0[0] ^= 1;
+    rejected(&rogue.ask(&known, 0, vec![Lie::Binding(Box::new(others))]).err().unwrap(), "MODEL_DIFFERS");
+}
+
 #[test]
 fn a_quorum_that_did_not_agree() {
     let Some(rogue) = Rogue::start() else { return };
     let tell = |edit| rogue.ask(&rogue.known(None), 2, vec![with_verifiers(2), Lie::Status(edit)]);
     // The first `count` verifiers reject, and sign it.
     let reject = |count: usize| {
-        let key = rogue.peer.response.clone();
+        let peer = Arc::clone(&rogue.peer);
         tell(Box::new(move |s: &mut RequestStatus| {
             let (job, commitment) = (s.job_id, s.answer.as_ref().unwrap().commitment);
             for said in &mut s.verdicts[..count] {
                 said.verdict = Verdict::Reject;
+                let key = peer.response(said.node);
                 said.signature = Signature::sign(&key, said.verdict.signed_text(&job, &commitment).as_bytes());
             }
         }))
@@ -268,7 +303,40 @@ fn foreign_text_is_shown_as_one_line() {
         s.phase = Phase::Failed;
         s.reason = Some("all is well".into());
     })));
-    assert_eq!((refused.code.as_str(), refused.message.as_str()), ("JOB_FAILED", "all is well"));
+    assert_eq!(refused.code, "JOB_FAILED");
+    assert!(refused.message.ends_with(": the ICL says: all is well"), "{refused:?}");
+    // Not a control character, and still it would turn the rest of the line round.
+    let refused = rogue.refused(Lie::Status(Box::new(|s| {
+        s.phase = Phase::Rejected;
+        s.reason = Some("\u{202e}llew si lla".into());
+    })));
+    assert!(refused.message.ends_with(r": the ICL says: \u{202e}llew si lla"), "{refused:?}");
+}
+
+#[test]
+fn what_a_gateway_loses_is_asked_for_again() {
+    let Some(rogue) = Rogue::start() else { return };
+    let ask = |path, status| rogue.ask(&rogue.known(None), 0, vec![Lie::Lost(path, status)]);
+    for (path, status) in [
+        ("/v1/inference/requests", StatusCode::BAD_GATEWAY),
+        ("/ipfs/", StatusCode::NOT_FOUND),
+        ("/ipfs/", StatusCode::TOO_MANY_REQUESTS),
+        ("/ipfs/", StatusCode::BAD_GATEWAY),
+    ] {
+        assert_eq!(ask(path, status).unwrap().text, "?flb si tahw", "{path}: {status}");
+    }
+    let failed = ask("/ipfs/", StatusCode::FORBIDDEN).err().unwrap();
+    assert_eq!((failed.exit, failed.code.as_str()), (Exit::Failed, "BAD_REPLY"), "{failed}");
+    assert!(failed.message.starts_with("job "), "{failed}");
+}
+
+#[test]
+fn a_host_that_says_nothing_costs_no_more_than_the_timeout() {
+    let Some(rogue) = Rogue::start() else { return };
+    let silence = vec![Lie::Silence("/v1/nodes/")];
+    let failed = rogue.ask_within(Duration::from_secs(5), &rogue.known(None), 0, silence).err().unwrap();
+    assert_eq!((failed.exit, failed.code.as_str()), (Exit::Failed, "TIMEOUT"), "{failed}");
+    assert!(failed.message.ends_with("within 5 s, got no further than: evidence"), "{failed}");
 }
 
 #[test]

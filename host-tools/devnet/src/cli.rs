@@ -9,6 +9,7 @@ use blf_appraisal::policy::POLICY_CAP;
 use blf_appraisal::release::RELEASE_CAP;
 use blf_appraisal::{Policy, Release};
 use blf_evidence::json;
+use blf_evidence::network::ModelName;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
@@ -63,9 +64,9 @@ pub struct RunArgs {
     /// Write here how to reach this devnet, for `blf` (strict).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
-    /// The model that the network file names as the default.
-    #[arg(long, default_value = "blf-tiny-1")]
-    pub model: String,
+    /// The model that the network file names as the default, with or without the digest of its manifest.
+    #[arg(long, value_name = "ID[@MANIFEST_SHA256]", default_value = "blf-tiny-1")]
+    pub model: ModelName,
     /// Verifiers of a quorum preview that does not say; 0 is a devnet quorum of one: nobody checks the leader (strict).
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
     pub verifiers: u8,
@@ -280,10 +281,10 @@ fn state_file(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Writes the network document, whole or not at all, and the profile beside it.
-fn write_network(running: &crate::Running, manifest: &Path, model: &str, path: &Path) -> Result<(), Failure> {
+fn write_network(running: &crate::Running, manifest: &Path, model: &ModelName, path: &Path) -> Result<(), Failure> {
     let profile = path.with_file_name("devnet-profile.json");
     let release = std::path::absolute(manifest).map_err(|e| wrong(manifest, e))?;
-    let network = running.network("devnet-profile.json", &release.to_string_lossy(), model);
+    let network = running.network("devnet-profile.json", &release.to_string_lossy(), &model.to_string());
     let network = json::canonical("network", &network).map_err(|e| cannot(path, e))?;
     std::fs::write(&profile, development::PROFILE).map_err(|e| cannot(&profile, e))?;
     let new = path.with_extension("new");

@@ -115,7 +115,7 @@ pub(super) async fn carry_out(order: Order<'_>) -> Result<(), Error> {
 
     // A guest whose evidence is all that is wanted reaches no network.
     let network = if settings.devnet && until == Until::Stopped {
-        Some(Local::start(&image, &model.id, u8::try_from(nodes.len()).unwrap_or(u8::MAX), &show).await?)
+        Some(Local::start(&image, &model, u8::try_from(nodes.len()).unwrap_or(u8::MAX), &show).await?)
     } else {
         None
     };

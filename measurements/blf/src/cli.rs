@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use blf_appraisal::policy::Head;
+use blf_evidence::network::ModelName;
 use blf_evidence::{Address, UnixTime};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -53,12 +54,14 @@ pub struct AskArgs {
     /// How to reach the network; a local devnet writes this file when it starts.
     #[arg(long, value_name = "FILE", env = "BLF_NETWORK", value_hint = ValueHint::FilePath)]
     pub network: Option<PathBuf>,
-    /// Appraisal policy: a file, or confidential, devnet or released; by default the one that fits the network.
+    /// Appraisal policy: a file, or confidential, devnet or released; by default the one that fits the network. It must not
+    /// limit the age of a block (anchor_age_blocks).
     #[arg(long, value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
     pub policy: Option<PathBuf>,
-    /// The model's id; the network file names the default.
-    #[arg(long)]
-    pub model: Option<String>,
+    /// The model: its id, or with the digest of its manifest for these weights and no others of that id, as `blf-host models
+    /// show` prints both; the network file names the default.
+    #[arg(long, value_name = "ID[@MANIFEST_SHA256]")]
+    pub model: Option<ModelName>,
     /// Verifiers beside the leader, 0 to 5.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=5))]
     pub verifiers: u8,
@@ -68,10 +71,10 @@ pub struct AskArgs {
     /// Most tokens to generate.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub max_new_tokens: u32,
-    /// Give up after this many seconds.
+    /// Give up after this many seconds, whatever is going on; those of --wait-for-quorum come on top.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
-    /// Keep each node's evidence in this folder, and say how to verify it again.
+    /// Keep each node's evidence in this folder, and say how to verify it again (with --json: where, nonce, audience, time).
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub keep_evidence: Option<PathBuf>,
     /// Wait this many seconds until the network has nodes enough.

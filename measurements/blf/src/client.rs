@@ -31,6 +31,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// One request, from the first byte sent to the last received.
 const REQUEST: Duration = Duration::from_secs(60);
 
+/// Runs to its end what talks to a network, on this thread.
+///
+/// # Errors
+/// Those of `future`; [`Exit::Environment`] where the machine has no more of what a runtime needs.
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| Failure::new(Exit::Environment, "RUNTIME", e))?.block_on(future)
+}
+
 /// A client of one network, or of one node.
 pub struct Client {
     tls: TlsConnector,

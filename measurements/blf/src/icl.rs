@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
 use crate::failure::{Exit, Failure};
+use crate::terminal::escaped;
 
 /// How often a wait looks again.
 pub(crate) const POLL: Duration = Duration::from_millis(500);
@@ -32,6 +33,11 @@ impl<'a> User<'a> {
     /// The user whose account is `key`.
     pub fn new(client: &'a Client, icl: Host, key: SigningKey) -> Self {
         Self { client, icl, key }
+    }
+
+    /// What reaches the network.
+    pub(crate) fn client(&self) -> &'a Client {
+        self.client
     }
 
     /// The user's account.
@@ -64,7 +70,10 @@ impl<'a> User<'a> {
                 .map_err(|e| Failure::new(Exit::Failed, "BAD_REPLY", format!("{path}: {e}")));
         }
         Err(match json::parse::<Refusal>("refusal", &reply.body, BODY_CAP) {
-            Ok(refusal) => Failure::new(Exit::Failed, &refusal.code, format!("the ICL refused: {}", refusal.detail)),
+            Ok(refusal) => {
+                let said = format!("the ICL refused: {}", escaped(&refusal.detail));
+                Failure::new(Exit::Failed, &refusal.code, said)
+            }
             Err(_) => {
                 // What stands before an ICL says so in its own words.
                 let code = match reply.status.as_u16() {
@@ -78,9 +87,7 @@ impl<'a> User<'a> {
     }
 
     fn headers(&self, method: &Method, path: &str, body: &[u8]) -> Result<HeaderMap, Failure> {
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
-        let (nonce, time) = (Hex(nonce), now().0);
+        let (nonce, time) = (Hex(random::<16>()?), now().0);
         let body = Hex(Sha256::digest(body).into());
         let text = request_text(method.as_str(), &self.icl.name, path, &body, time, &nonce);
         let mut headers = HeaderMap::new();
@@ -103,12 +110,22 @@ pub fn now() -> UnixTime {
     UnixTime(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()))
 }
 
-/// Asks again until `deadline` while the ICL cannot be reached or is busy: the job goes on without us.
+/// Bytes that nobody can guess: nonces, the ids of jobs.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
+    Ok(bytes)
+}
+
+/// Asks again while a host cannot be reached, is busy or has no answer yet, for as long as there is time for one try more:
+/// the job goes on without us.
 pub(crate) async fn poll<T>(deadline: Instant, get: impl AsyncFn() -> Result<T, Failure>) -> Result<T, Failure> {
-    const PASSING: [&str; 5] = ["INTERNAL", "NO_REPLY", "RATE_LIMITED", "TIMEOUT", "UNREACHABLE"];
+    const PASSING: [&str; 6] = ["ANSWER_BLOB", "INTERNAL", "NO_REPLY", "RATE_LIMITED", "TIMEOUT", "UNREACHABLE"];
     loop {
         match get().await {
-            Err(failure) if PASSING.contains(&failure.code.as_str()) && Instant::now() < deadline => sleep(POLL).await,
+            Err(failure) if PASSING.contains(&failure.code.as_str()) && Instant::now() + POLL < deadline => {
+                sleep(POLL).await;
+            }
             last => return last,
         }
     }

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod account;
+mod advice;
 pub mod ask;
 pub mod cli;
 pub mod client;

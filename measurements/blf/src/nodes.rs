@@ -11,11 +11,12 @@ use blf_appraisal::release::{RELEASE_CAP, Release};
 use blf_appraisal::result::AttestationResult;
 use blf_appraisal::x509::{Root, RootKind};
 use blf_evidence::bundle::Evidence;
-use blf_evidence::network::{NETWORK_CAP, Network};
+use blf_evidence::network::{ModelName, NETWORK_CAP, Network};
 use blf_evidence::profile::{NetworkProfile, PROFILE_CAP};
 use blf_evidence::statement::{Keys, Model, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
 
+use crate::advice::with_hint;
 use crate::failure::{Exit, Failure, read_file};
 
 /// The profile of a network that serves the public.
@@ -29,12 +30,14 @@ const WANTING: [&str; 6] =
 
 /// A network as its document and the files beside it describe it.
 pub struct Known {
-    /// How to reach it.
+    /// How to reach it; its model by the id alone, which is all that an ICL knows.
     pub network: Network,
     /// Whom to believe.
     pub profile: NetworkProfile,
     /// What a node may run.
     pub reference: Reference,
+    /// The model asked for when the user names none.
+    pub model: ModelName,
 }
 
 /// What a node is compared with.
@@ -51,6 +54,10 @@ pub struct Reference {
 pub struct Node {
     /// The node.
     pub address: Address,
+    /// The nonce that it answered.
+    pub nonce: Hex<32>,
+    /// The time by which that was judged.
+    pub at: UnixTime,
     /// Its keys.
     pub keys: Keys,
     /// The models it holds.
@@ -77,7 +84,9 @@ impl Known {
         };
         let network = read_file(&path, NETWORK_CAP as u64)
             .map_err(|f| f.hint("name the network with --network FILE, or start one: blf-host launch --devnet"))?;
-        let network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
+        let mut network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
+        let model: ModelName = network.model.parse().map_err(|e| wrong(&path, &e))?;
+        network.model.clone_from(&model.id);
         let beside = |name: &str| path.with_file_name(name);
         let file = beside(&network.profile);
         let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
@@ -90,7 +99,7 @@ impl Known {
             endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
         }
         let references = References::from(&release);
-        Ok(Self { network, profile, reference: Reference { references, endorsers, policy, policy_name } })
+        Ok(Self { network, profile, reference: Reference { references, endorsers, policy, policy_name }, model })
     }
 }
 
@@ -158,6 +167,8 @@ impl Reference {
         }
         Ok(Node {
             address: node,
+            nonce,
+            at: now,
             meaning: result.meaning(),
             keys: result.binding.keys,
             models: result.binding.models,
@@ -176,9 +187,10 @@ impl Reference {
 /// An appraisal that did not end well, as the command reports it.
 pub fn refused(rejected: &Rejected, whose: &str) -> Failure {
     if WANTING.contains(&rejected.code) {
-        return Failure::new(Exit::NoVerdict, rejected.code, format!("{whose} cannot be judged: {rejected}"));
+        let message = format!("{whose} cannot be judged: {rejected}");
+        return with_hint(Failure::new(Exit::NoVerdict, rejected.code, message));
     }
-    Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}"))
+    with_hint(Failure::new(Exit::Rejected, rejected.code, format!("{whose} is rejected: {rejected}")))
 }
 
 /// The policy of a file, of a name that this crate knows, or the one that fits the network's profile: the stricter the

@@ -1,10 +1,14 @@
 //! What a person sees while a command works, and the one JSON object a program gets.
 
+use std::io::Write as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
 
 /// A line of progress on stderr: a spinner on a terminal, a plain line elsewhere, nothing under `--json`.
 pub struct Terminal {
@@ -40,7 +44,7 @@ impl Terminal {
     /// A line of information.
     pub fn line(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            anstream::eprintln!("{text}");
+            tell(text);
         }
     }
 
@@ -66,7 +70,7 @@ impl Stage {
         }
         let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         if !self.quiet {
-            anstream::eprintln!("{:<10} {:>7.2} s  {detail}", self.name, self.since.elapsed().as_secs_f64());
+            tell(format_args!("{:<10} {:>7.2} s  {detail}", self.name, self.since.elapsed().as_secs_f64()));
         }
         Timing { stage: self.name, millis }
     }
@@ -86,10 +90,12 @@ pub fn colour(colour: AnsiColor) -> Style {
     Style::new().fg_color(Some(colour.into())).bold()
 }
 
-/// `text` without control characters but newline and tab: answers, evidence and refusals are the words of strangers, and
-/// a terminal obeys what it is told in them.
+/// `text` without control characters but newline and tab, and without those that turn lines round or end them: answers,
+/// evidence and refusals are the words of strangers, and a terminal obeys what it is told in them.
 pub fn printable(text: &str) -> String {
-    text.chars().filter(|c| matches!(c, '\n' | '\t') || !c.is_control()).collect()
+    let turns =
+        |c| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().filter(|c| matches!(c, '\n' | '\t') || !(c.is_control() || turns(*c))).collect()
 }
 
 /// One line of `text`, every character that a terminal might obey or not show written as an escape.
@@ -101,12 +107,37 @@ pub fn escaped(text: &str) -> String {
     line
 }
 
+/// A path as one word of a shell.
+pub fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/._-+:,@%=".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// Prints on stdout, to the last byte.
+///
+/// # Errors
+/// [`Exit::Failed`]: nobody has what a command was asked for, so it did not end well.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut out = anstream::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| {
+        Failure::new(Exit::Failed, "WRITE", format!("standard output: {e}"))
+            .hint("where does it go: a full disk, a reader that ended?")
+    })
+}
+
+/// A line on stderr. Nobody can be told that it could not be written.
+pub fn tell(text: impl std::fmt::Display) {
+    drop(writeln!(anstream::stderr(), "{text}"));
+}
+
 /// Prints the one JSON object of a command on stdout.
-pub fn print_json(value: &impl Serialize) {
-    match serde_json::to_string_pretty(value) {
-        Ok(text) => anstream::println!("{}", escaped_json(&text)),
-        Err(error) => anstream::eprintln!("json: {error}"),
-    }
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Failed, "WRITE", e))?;
+    print(&escaped_json(&text))
 }
 
 /// The same JSON: what serde_json leaves in strings although a terminal might obey it stands there by its code.
@@ -132,9 +163,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_is_one_word() {
+        for (path, word) in
+            [("out/a-1.json", "out/a-1.json"), ("my files/$x", "'my files/$x'"), ("it's", r"'it'\''s'"), ("", "''")]
+        {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
+
+    #[test]
     fn a_stranger_does_not_command_the_terminal() {
         let text = "grüße\n\tto you\x1b]52;c;bGVhaw==\x07\x1b[2J\r\u{9b}31m";
         assert_eq!(printable(text), "grüße\n\tto you]52;c;bGVhaw==[2J31m");
+        assert_eq!(printable("no\u{202e}\u{2066}\u{200f}\u{2028}pe नी"), "nope नी", "and what shapes letters stays");
         assert_eq!(escaped("grüße\n\\\"\u{202e}\x1b[2J"), r#"grüße\n\\"\u{202e}\u{1b}[2J"#);
         let json = serde_json::to_string(&format!("{text}\u{202e}\u{e0001}")).unwrap();
         let printed = escaped_json(&json);

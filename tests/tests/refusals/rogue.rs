@@ -66,6 +66,10 @@ pub(crate) enum Lie {
     Blob(Edit<Vec<u8>>),
     /// The bytes of replies to paths that begin so.
     Body(&'static str, Edit<Vec<u8>>),
+    /// The first reply to paths that begin so: what was asked for is done, and this status comes back.
+    Lost(&'static str, StatusCode),
+    /// Replies to paths that begin so: none comes.
+    Silence(&'static str),
 }
 
 /// The network and its user.
@@ -83,9 +87,8 @@ pub(crate) struct Peer {
     pub(crate) node: Address,
     /// The AK, for certificates by others.
     pub(crate) ak: Public,
-    /// Signs answers.
-    pub(crate) response: SigningKey,
-    hpke: HpkeKey,
+    /// What each node's response key and HPKE key are made of.
+    seed: Key,
     attester: Mutex<Tpm>,
     state: Mutex<State>,
 }
@@ -119,8 +122,7 @@ impl Rogue {
         let peer = Arc::new(Peer {
             node: eip191::address(random_account().verifying_key()),
             ak,
-            response: random_account(),
-            hpke: HpkeKey::generate().unwrap(),
+            seed: Key::random().unwrap(),
             attester: Mutex::new(attester),
             state: Mutex::default(),
         });
@@ -162,18 +164,31 @@ impl Rogue {
     /// One question, which each lie must have reached and changed something in.
     #[track_caller]
     pub(crate) fn ask(&self, known: &Known, verifiers: u8, lies: Vec<Lie>) -> Result<Report, Failure> {
+        self.ask_within(Duration::from_secs(30), known, verifiers, lies)
+    }
+
+    /// As [`Self::ask`], by a user of so much patience.
+    #[track_caller]
+    pub(crate) fn ask_within(
+        &self,
+        deadline: Duration,
+        known: &Known,
+        verifiers: u8,
+        lies: Vec<Lie>,
+    ) -> Result<Report, Failure> {
         *self.state() = State { lies: lies.into_iter().map(|lie| (lie, false)).collect(), ..State::default() };
         let ask = Ask {
             network: &known.network,
             profile: &known.profile,
             reference: &known.reference,
             prompt: Secret::new(b"what is blf?".to_vec()),
-            model: known.network.model.clone(),
+            model: known.model.clone(),
             verifiers,
             spares: 0,
             max_new_tokens: 8,
-            deadline: Duration::from_secs(30),
+            deadline,
             keep_evidence: None,
+            chosen: String::new(),
             quorum_within: Duration::ZERO,
         };
         let report = self.runtime.block_on(ask::run(ask, random_account(), &Terminal::new(true)));
@@ -207,6 +222,44 @@ impl Peer {
         }
     }
 
+    /// The key by which `node` signs answers and verdicts.
+    pub(crate) fn response(&self, node: Address) -> SigningKey {
+        SigningKey::from_slice(&self.own(node)).unwrap()
+    }
+
+    /// The key to which the prompt's key is sealed for `node`.
+    pub(crate) fn hpke(&self, node: Address) -> HpkeKey {
+        let own = Key::fill(|key| {
+            *key = self.own(node);
+            Ok::<_, Infallible>(())
+        });
+        HpkeKey::derive(&own.unwrap()).unwrap()
+    }
+
+    fn own(&self, node: Address) -> [u8; 32] {
+        Sha256::new().chain_update(self.seed.expose()).chain_update(node.0).finalize().into()
+    }
+
+    /// Whether the reply to `path` is lost, and what comes in its place.
+    fn lost(&self, path: &str) -> Option<StatusCode> {
+        self.state().lies.iter_mut().find_map(|(lie, told)| match lie {
+            Lie::Lost(prefix, status) if path.starts_with(*prefix) && !*told => {
+                *told = true;
+                Some(*status)
+            }
+            _ => None,
+        })
+    }
+
+    /// Whether nothing is ever said to `path`.
+    fn silent(&self, path: &str) -> bool {
+        self.state().lies.iter_mut().any(|(lie, told)| {
+            let silent = matches!(lie, Lie::Silence(prefix) if path.starts_with(*prefix));
+            *told |= silent;
+            silent
+        })
+    }
+
     fn models(&self) -> Vec<Model> {
         vec![Model { id: "blf-tiny-1".into(), manifest_sha256: Hex([0x11; 32]) }]
     }
@@ -223,9 +276,9 @@ impl Peer {
             gpu_sha256: None,
             keys: Keys {
                 cofhe_sealing: Hex([3; 32]),
-                hpke: self.hpke.public(),
+                hpke: self.hpke(question.node).public(),
                 node: question.node,
-                response: eip191::address(self.response.verifying_key()),
+                response: eip191::address(self.response(question.node).verifying_key()),
                 tls_spki_sha256: Hex([4; 32]),
             },
             models: self.models(),
@@ -249,8 +302,8 @@ impl Peer {
     /// Opens the prompt as the node would, and answers it.
     fn run(&self, submit: &Submit) {
         let share = submit.shares.iter().find(|s| s.node == self.node).unwrap();
-        let keys = std::slice::from_ref(&self.hpke);
-        let key = HpkeRelease { node: self.node, keys, share, context: &submit.context }.release().unwrap();
+        let (keys, leader) = ([self.hpke(self.node)], self.response(self.node));
+        let key = HpkeRelease { node: self.node, keys: &keys, share, context: &submit.context }.release().unwrap();
         let sealed = self.state().blobs[&submit.prompt_cid].clone();
         let prompt = open_prompt(&key, &sealed, &submit.context).unwrap();
         let text = Secret::new(prompt.text().expose().iter().rev().copied().collect());
@@ -265,16 +318,16 @@ impl Peer {
             commitment: commitment::commitment(&key, &context.job_id, &text),
             output_key: seal_output_key(&answer_key, &context.reply_hpke, &context.job_id, &output_cid).unwrap(),
             output_cid: output_cid.clone(),
-            response: eip191::address(self.response.verifying_key()),
+            response: eip191::address(leader.verifying_key()),
             v: 1,
         };
         self.tell(&mut answer, |lie| if let Lie::Answer(edit) = lie { Some(edit) } else { None });
-        let signature = Signature::sign(&self.response, answer.signed_text().unwrap().as_bytes());
+        let signature = Signature::sign(&leader, answer.signed_text().unwrap().as_bytes());
         let commitment = answer.commitment;
         let verdicts = submit.verifiers.iter().map(|node| {
             let (job, verdict) = (&context.job_id, Verdict::Confirm);
             let text = verdict.signed_text(job, &commitment);
-            NodeVerdict { node: *node, verdict, signature: Signature::sign(&self.response, text.as_bytes()) }
+            NodeVerdict { node: *node, verdict, signature: Signature::sign(&self.response(*node), text.as_bytes()) }
         });
         let mut status = RequestStatus {
             job_id: context.job_id,
@@ -358,10 +411,19 @@ async fn reply(request: Request<Incoming>, peer: &Peer) -> Result<Response<Full<
     let path = request.uri().path().to_owned();
     let user = request.headers().get(HEADER_ADDRESS).map_or("", |v| v.to_str().unwrap()).to_owned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let (status, mut body) = match peer.answer(&path, &user, &body) {
-        Some(body) => (StatusCode::OK, body),
-        None => (StatusCode::NOT_FOUND, br#"{"code":"NOT_FOUND","detail":"nothing there"}"#.to_vec()),
+    if peer.silent(&path) {
+        std::future::pending::<()>().await;
+    }
+    let (mut status, mut body) = if path == "/v1/inference/requests" && peer.state().status.is_some() {
+        (StatusCode::CONFLICT, br#"{"code":"ALREADY_SUBMITTED","detail":"job: it exists"}"#.to_vec())
+    } else if let Some(body) = peer.answer(&path, &user, &body) {
+        (StatusCode::OK, body)
+    } else {
+        (StatusCode::NOT_FOUND, br#"{"code":"NOT_FOUND","detail":"nothing there"}"#.to_vec())
     };
+    if let Some(instead) = peer.lost(&path) {
+        (status, body) = (instead, b"<html>a gateway's own words</html>".to_vec());
+    }
     let about = |prefix: &str| path.starts_with(prefix);
     peer.tell(&mut body, |lie| match lie {
         Lie::Body(prefix, edit) if about(prefix) => Some(edit),

@@ -12,6 +12,8 @@ use crate::terminal::escaped;
 
 /// Longest value that is shown whole, in bytes; of a longer one length and digest.
 const WHOLE: usize = 128;
+/// Widest column, in characters: names and cells are a stranger's, and what is longer sticks out.
+const WIDEST: usize = 64;
 
 /// A member's value.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -71,7 +73,7 @@ impl Fields {
     fn write(&self, text: &mut String, depth: usize) {
         let pad = "  ".repeat(depth);
         let width = self.0.iter().filter(|(_, value)| value.one_line().is_some()).map(|(name, _)| name.chars().count());
-        let width = width.max().unwrap_or_default();
+        let width = width.max().unwrap_or_default().min(WIDEST);
         for (name, value) in &self.0 {
             let name = escaped(name);
             match value.one_line() {
@@ -125,7 +127,7 @@ impl Shown {
     }
 }
 
-/// Columns as wide as their widest value; the last one as long as it is.
+/// Columns as wide as their widest value, up to [`WIDEST`].
 fn write_table(text: &mut String, rows: &[Fields], depth: usize) {
     let cell = |value: &Shown| escaped(&value.one_line().unwrap_or_default());
     let head: Vec<String> =
@@ -133,7 +135,7 @@ fn write_table(text: &mut String, rows: &[Fields], depth: usize) {
     let body = rows.iter().map(|row| row.0.iter().map(|(_, value)| cell(value)).collect::<Vec<_>>());
     let lines: Vec<Vec<String>> = std::iter::once(head.clone()).chain(body).collect();
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or_default()).collect();
+    let widths: Vec<usize> = (0..head.len()).map(|column| width(column).unwrap_or_default().min(WIDEST)).collect();
     for line in &lines {
         let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         let joined = cells.collect::<Vec<_>>().join("  ");
@@ -238,6 +240,19 @@ shown! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A width from the file, above 65,535, panicked; below, each short line became as long as the longest.
+    #[test]
+    fn a_long_name_or_cell_widens_no_other_line() {
+        let long = "x".repeat(70_000);
+        let rows = |cell: &str| Fields::default().with("a", cell).with("b", 1_u8);
+        let fields =
+            Fields::default().with(long.as_str(), 1_u8).with("short", 2_u8).with("rows", vec![rows(&long), rows("y")]);
+        let text = fields.to_text();
+        assert!(text.contains(&format!("  short{}  2\n", " ".repeat(WIDEST - 5))), "{}", text.len());
+        assert!(text.contains(&format!("    y{}  1\n", " ".repeat(WIDEST - 1))), "{}", text.len());
+        assert!(text.len() < 2 * long.len() + 1000, "{}", text.len());
+    }
 
     #[test]
     fn lines_and_object_say_the_same() {

@@ -204,7 +204,7 @@ fn value(extension: &Extension) -> Shown {
             .ok()
             .map(|usage| usage.0.into_iter().map(named).collect::<Vec<_>>().join(", ").into()),
         CRL_DISTRIBUTION_POINTS => CrlDistributionPoints::from_der(bytes).ok().map(|points| addresses(points).into()),
-        SGX => Some(part(sgx(bytes)).into()),
+        SGX => Some(part(sgx(bytes, true)).into()),
         // A raw CHIP_ID, which may look like DER by chance.
         "1.3.6.1.4.1.3704.1.4" => None,
         _ => AnyRef::from_der(bytes).ok().and_then(simple),
@@ -256,20 +256,45 @@ fn simple(any: AnyRef<'_>) -> Option<Shown> {
     any.decode_as::<&OctetStringRef>().ok().map(|bytes| blob(bytes.as_bytes()))
 }
 
-/// `SEQUENCE OF SEQUENCE { sGXExtensionId OBJECT IDENTIFIER, sGXExtensionValue ANY }`, two deep.
-fn sgx(bytes: &[u8]) -> x509_cert::der::Result<Fields> {
+/// `SEQUENCE OF SEQUENCE { sGXExtensionId OBJECT IDENTIFIER, sGXExtensionValue ANY }`, whose values are the same once more
+/// if `deeper`: Intel's go two deep, and a stranger's as deep as the file is long.
+fn sgx(bytes: &[u8], deeper: bool) -> x509_cert::der::Result<Fields> {
     AnyRef::from_der(bytes)?.sequence(|list| {
         let mut fields = Fields::default();
         while !list.is_finished() {
             fields = list.sequence(|entry| {
                 let (id, any) = (named(entry.decode()?), entry.decode::<AnyRef<'_>>()?);
-                let nested = || any.to_der().and_then(|der| sgx(&der)).map(Shown::from);
-                x509_cert::der::Result::Ok(match simple(any).map_or_else(nested, Ok) {
-                    Ok(value) => fields.with(id, value),
-                    Err(_) => fields.with(id, blob(any.value())),
-                })
+                let nested = || any.to_der().and_then(|der| sgx(&der, false)).ok().map(Shown::from);
+                let value = simple(any).or_else(|| if deeper { nested() } else { None });
+                x509_cert::der::Result::Ok(fields.with(id, value.unwrap_or_else(|| blob(any.value()))))
             })?;
         }
         Ok(fields)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `SEQUENCE` with its length in the fewest bytes, as DER wants it.
+    fn sequence(value: &[u8]) -> Vec<u8> {
+        let bytes = value.len().to_be_bytes();
+        let length = &bytes[bytes.iter().position(|byte| *byte != 0).unwrap()..];
+        let long = (value.len() >= 128).then(|| 0x80 | u8::try_from(length.len()).unwrap());
+        [&[0x30][..], long.as_slice(), length, value].concat()
+    }
+
+    /// It recursed as deep as the file is, and the stack ended first.
+    #[test]
+    fn extensions_within_extensions_have_an_end() {
+        let oid = hex::decode("060a2a864886f84d010d0102").unwrap();
+        let mut der = sequence(&sequence(&[&oid[..], &[2, 1, 7]].concat()));
+        for _ in 0..3000 {
+            der = sequence(&sequence(&[&oid[..], &der].concat()));
+        }
+        let text = sgx(&der, true).unwrap().to_text();
+        assert!(text.starts_with("  TCB\n    TCB  ") && text.contains(" bytes, SHA-256 "), "{text}");
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
 }

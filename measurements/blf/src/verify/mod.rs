@@ -15,13 +15,13 @@ use hyper::header::HeaderMap;
 
 use crate::account::account;
 use crate::cli::VerifyArgs;
-use crate::client::Client;
+use crate::client::{Client, block_on};
 use crate::failure::{Exit, Failure, read_file};
 use crate::fresh;
-use crate::icl::{User, now};
+use crate::icl::{User, now, random};
 use crate::nodes::{Known, Reference};
+use crate::terminal::escaped;
 
-mod advice;
 mod report;
 mod target;
 
@@ -204,22 +204,13 @@ async fn ask_node(args: &VerifyArgs, host: &Host) -> Result<Brought, Failure> {
         return Ok(Brought { evidence: parse(&reply.body)?, expected, node: args.node, tls_spki_sha256 });
     }
     Err(match json::parse::<Refusal>("refusal", &reply.body, BODY_CAP) {
-        Ok(refusal) => Failure::new(Exit::Failed, &refusal.code, format!("the node refused: {}", refusal.detail)),
+        Ok(refusal) => {
+            Failure::new(Exit::Failed, &refusal.code, format!("the node refused: {}", escaped(&refusal.detail)))
+        }
         Err(_) => Failure::new(Exit::Failed, "BAD_REPLY", format!("{}: HTTP {}", host.name, reply.status)),
     })
 }
 
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|e| Failure::new(Exit::Environment, "RUNTIME", e))?.block_on(future)
-}
-
 fn parse(bytes: &[u8]) -> Result<Evidence, Failure> {
     Evidence::parse(bytes).map_err(|e| Failure::new(Exit::Rejected, "EVIDENCE_MALFORMED", e))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|e| Failure::new(Exit::Environment, "RANDOMNESS", e))?;
-    Ok(bytes)
 }

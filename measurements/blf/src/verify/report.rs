@@ -6,7 +6,7 @@ use blf_appraisal::result::{AttestationResult, TrustVector};
 use blf_evidence::{Hex, UnixTime};
 use serde::{Serialize, Serializer};
 
-use super::advice;
+use crate::advice;
 use crate::failure::{Exit, Failure};
 use crate::nodes::refused;
 use crate::terminal::{colour, escaped};
@@ -89,6 +89,8 @@ impl Report {
     /// For a failure that is a verdict, with the checks that were made before.
     pub(super) fn failed(case: Case<'_>, failure: Failure, checks: Vec<Check>) -> Self {
         let verdict = if failure.exit == Exit::Rejected { Verdict::Rejected } else { Verdict::NoVerdict };
+        let mut failure = advice::with_hint(failure);
+        failure.hint.get_or_insert_with(|| advice::ASK_AGAIN.into());
         Self {
             schema: "blf.verify/v1",
             verdict,
@@ -96,7 +98,7 @@ impl Report {
             at: case.at,
             policy: case.policy.map(Into::into),
             meaning: None,
-            failure: Some(advice::with_hint(failure)),
+            failure: Some(failure),
             checks,
             result: None,
             tls_spki_sha256: None,

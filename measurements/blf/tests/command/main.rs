@@ -15,7 +15,7 @@ mod pe_images;
 mod show;
 mod verify;
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -99,6 +99,25 @@ fn every_failure_is_one_object_with_the_exit_code_of_the_table() {
         let output = blf(&arguments);
         assert_eq!((output.status.code(), output.stdout.len()), (Some(exit), 0), "{arguments:?}");
         assert!(!output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+/// Nobody has what was asked for: not a success, and not a panic.
+#[test]
+fn what_cannot_be_written_is_a_failure() {
+    let write = |arguments: &[&str], stdout: Stdio| {
+        Command::new(env!("CARGO_BIN_EXE_blf")).args(arguments).stdout(stdout).output().unwrap()
+    };
+    for arguments in [&["show", "--policy"][..], &["--json", "show", "--policy"], &["completions", "bash"], &["man"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        for stdout in [Stdio::from(full), Stdio::from(writer)] {
+            let output = write(arguments, stdout);
+            let told = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {told}");
+            assert!(told.contains("(WRITE)") && told.contains("next: "), "{arguments:?}: {told}");
+        }
     }
 }
 

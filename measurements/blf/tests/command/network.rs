@@ -41,6 +41,35 @@ fn it_is_the_environment() {
 }
 
 #[test]
+fn what_cannot_be_asked_is_asked_of_nobody() {
+    let (dir, network) = unreachable();
+    let policy = dir.path().join("policy.json").display().to_string();
+    let devnet = String::from_utf8(super::vector("appraisal", "../../policies/devnet.json")).unwrap();
+    let dated = devnet.replacen(r#""anchor_age_blocks": "any""#, r#""anchor_age_blocks": { "at_most": 100 }"#, 1);
+    assert_ne!(dated, devnet);
+    std::fs::write(&policy, dated).unwrap();
+    let long = "x".repeat(blf_evidence::job::PROMPT_CAP + 1);
+    let cases: [(&[&str], &str); 5] = [
+        (&["x", "--policy", &policy], "HEAD"),
+        (&[""], "PROMPT"),
+        (&[&long], "PROMPT"),
+        (&["x", "--model", "blf-tiny-1@abcd"], "USAGE"),
+        (&["x", "--model", "a b"], "USAGE"),
+    ];
+    for (arguments, code) in cases {
+        let output = blf(&[&["--json", "ask", "--network", &network][..], arguments].concat());
+        assert_eq!((output.status.code(), &object(&output)["failure"]["code"]), (Some(2), &code.into()));
+    }
+    let prompt = dir.path().join("prompt");
+    std::fs::write(&prompt, b"caf\xe9").unwrap();
+    let mut ask = std::process::Command::new(env!("CARGO_BIN_EXE_blf"));
+    ask.args(["--json", "ask", "-", "--network", &network]).stdin(std::fs::File::open(&prompt).unwrap());
+    let output = ask.output().unwrap();
+    assert_eq!((output.status.code(), &object(&output)["failure"]["code"]), (Some(2), &"PROMPT".into()));
+    assert!(object(&output)["failure"]["message"].as_str().unwrap().ends_with("got another byte at 3"));
+}
+
+#[test]
 fn its_token_is_shown_to_nobody() {
     let (dir, network) = unreachable();
     let file = std::fs::read_to_string(&network).unwrap();

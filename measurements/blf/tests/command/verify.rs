@@ -141,8 +141,9 @@ fn no_longer() {
     arguments[at] = "2036-11-20T09:00:00Z".into();
     let (lines, _) = refused(&arguments, 3, "EXPIRED");
     assert!(lines.iter().any(|line| line.contains("--at")), "{lines:#?}");
+    // By the clock of whoever runs the test, too.
     arguments.drain(at - 1..=at);
-    assert!(matches!(verdict(&arguments).0, 0 | 3), "by the clock of whoever runs the test");
+    refused(&arguments, 3, "EXPIRED");
 }
 
 #[test]
