@@ -66,7 +66,7 @@ impl Local {
         let files = ["network.json", "devnet-profile.json", "devnet-release.json"].map(|name| folder.join(name));
         let [network, beside, release] = &files;
         let model = ModelName { id: model.id.clone(), manifest_sha256: Some(model.manifest_sha256) };
-        let document = running.network("devnet-profile.json", "devnet-release.json", &model.to_string());
+        let document = running.network("devnet-profile.json", "devnet-release.json", model);
         let document = json::canonical("network", &document).map_err(|e| Error::failed("DEVNET", e))? + "\n";
         let write = || -> io::Result<()> {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;

@@ -110,7 +110,7 @@ pub fn profile() -> NetworkProfile {
 pub fn describe(dir: &Path, release: &Release, running: &blf_devnet::Running) -> PathBuf {
     std::fs::write(dir.join("profile.json"), serde_json::to_vec(&profile()).unwrap()).unwrap();
     std::fs::write(dir.join("release.json"), release.to_json().unwrap()).unwrap();
-    let network = running.network("profile.json", "release.json", "blf-tiny-1");
+    let network = running.network("profile.json", "release.json", "blf-tiny-1".parse().unwrap());
     let path = dir.join("network.json");
     std::fs::write(&path, serde_json::to_vec(&network).unwrap()).unwrap();
     path

@@ -22,7 +22,7 @@ fn ask(net: &Net, prompt: &str, verifiers: u8) -> Result<Report, Failure> {
         profile: &known.profile,
         reference: &known.reference,
         prompt: Secret::new(prompt.as_bytes().to_vec()),
-        model: known.model.clone(),
+        model: known.network.model.clone(),
         verifiers,
         spares: 0,
         max_new_tokens: 24,

@@ -248,7 +248,7 @@ fn nodes_that_all_hold_other_weights_than_the_wanted() {
     let Some(rogue) = Rogue::start() else { return };
     let mut known = rogue.known(None);
     let held = rogue.ask(&known, 0, vec![]).unwrap().model;
-    known.model.manifest_sha256 = Some(held.manifest_sha256);
+    known.network.model.manifest_sha256 = Some(held.manifest_sha256);
     assert_eq!(rogue.ask(&known, 0, vec![]).unwrap().model, held);
     let others = |b: &mut Binding| b.models[0].manifest_sha256.0[0] ^= 1;
     rejected(&rogue.ask(&known, 0, vec![Lie::Binding(Box::new(others))]).err().unwrap(), "MODEL_DIFFERS");

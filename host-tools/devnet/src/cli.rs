@@ -165,7 +165,7 @@ pub async fn run(
     let running = Devnet::start(options, shutdown).await.map_err(Failure::from)?;
     let mut events = running.events();
     if let (Some(path), Some(manifest)) = (&args.network, &args.manifest) {
-        write_network(&running, manifest, &args.model, path)?;
+        write_network(&running, manifest, args.model.clone(), path)?;
     }
     if let Admits::Anybody { plain, .. } = &mut admits {
         *plain = running.plain;
@@ -281,10 +281,10 @@ fn state_file(folder: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// Writes the network document, whole or not at all, and the profile beside it.
-fn write_network(running: &crate::Running, manifest: &Path, model: &ModelName, path: &Path) -> Result<(), Failure> {
+fn write_network(running: &crate::Running, manifest: &Path, model: ModelName, path: &Path) -> Result<(), Failure> {
     let profile = path.with_file_name("devnet-profile.json");
     let release = std::path::absolute(manifest).map_err(|e| wrong(manifest, e))?;
-    let network = running.network("devnet-profile.json", &release.to_string_lossy(), &model.to_string());
+    let network = running.network("devnet-profile.json", &release.to_string_lossy(), model);
     let network = json::canonical("network", &network).map_err(|e| cannot(path, e))?;
     std::fs::write(&profile, development::PROFILE).map_err(|e| cannot(&profile, e))?;
     let new = path.with_extension("new");

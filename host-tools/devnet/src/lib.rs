@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blf_evidence::UnixTime;
-use blf_evidence::network::{AkRoot, Network, Resolve};
+use blf_evidence::network::{AkRoot, ModelName, Network, Resolve};
 use blf_evidence::profile::{Host, NetworkProfile};
 use k256::ecdsa::SigningKey;
 use tokio::net::TcpListener;
@@ -307,12 +307,12 @@ impl Devnet {
 impl Running {
     /// How a relying party reaches this devnet. `profile` and `release` are the files' names as the document will carry
     /// them, relative to where it is written.
-    pub fn network(&self, profile: &str, release: &str, model: &str) -> Network {
+    pub fn network(&self, profile: &str, release: &str, model: ModelName) -> Network {
         let resolve = self.hosts.iter().map(|host| Resolve { address: self.address, host: host.clone() });
         let root = AkRoot { development: true, name: "blf development AK CA".into(), pem: development::AK_CA.into() };
         Network {
             ak_roots: vec![root],
-            model: model.into(),
+            model,
             pinning_token: self.pinning_token.clone(),
             profile: profile.into(),
             release: release.into(),

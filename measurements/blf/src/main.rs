@@ -94,7 +94,7 @@ fn run_ask(args: &AskArgs, terminal: &Terminal) -> Result<ask::Report, Failure> 
         profile: &known.profile,
         reference: &known.reference,
         prompt: prompt(&args.prompt)?,
-        model: args.model.clone().unwrap_or_else(|| known.model.clone()),
+        model: args.model.clone().unwrap_or_else(|| known.network.model.clone()),
         verifiers: args.verifiers,
         spares: args.spares,
         max_new_tokens: args.max_new_tokens,

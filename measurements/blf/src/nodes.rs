@@ -11,7 +11,7 @@ use blf_appraisal::release::{RELEASE_CAP, Release};
 use blf_appraisal::result::AttestationResult;
 use blf_appraisal::x509::{Root, RootKind};
 use blf_evidence::bundle::Evidence;
-use blf_evidence::network::{ModelName, NETWORK_CAP, Network};
+use blf_evidence::network::{NETWORK_CAP, Network};
 use blf_evidence::profile::{NetworkProfile, PROFILE_CAP};
 use blf_evidence::statement::{Keys, Model, Purpose};
 use blf_evidence::{Address, Hex, UnixTime};
@@ -30,14 +30,12 @@ const WANTING: [&str; 6] =
 
 /// A network as its document and the files beside it describe it.
 pub struct Known {
-    /// How to reach it; its model by the id alone, which is all that an ICL knows.
+    /// How to reach it.
     pub network: Network,
     /// Whom to believe.
     pub profile: NetworkProfile,
     /// What a node may run.
     pub reference: Reference,
-    /// The model asked for when the user names none.
-    pub model: ModelName,
 }
 
 /// What a node is compared with.
@@ -84,9 +82,7 @@ impl Known {
         };
         let network = read_file(&path, NETWORK_CAP as u64)
             .map_err(|f| f.hint("name the network with --network FILE, or start one: blf-host launch --devnet"))?;
-        let mut network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
-        let model: ModelName = network.model.parse().map_err(|e| wrong(&path, &e))?;
-        network.model.clone_from(&model.id);
+        let network = Network::parse(&network).map_err(|e| wrong(&path, &e))?;
         let beside = |name: &str| path.with_file_name(name);
         let file = beside(&network.profile);
         let profile = NetworkProfile::parse(&read_file(&file, PROFILE_CAP as u64)?).map_err(|e| wrong(&file, &e))?;
@@ -99,7 +95,7 @@ impl Known {
             endorsers.roots.push(Root::from_pem(&root.name, kind, &root.pem).map_err(|e| wrong(&path, &e))?);
         }
         let references = References::from(&release);
-        Ok(Self { network, profile, reference: Reference { references, endorsers, policy, policy_name }, model })
+        Ok(Self { network, profile, reference: Reference { references, endorsers, policy, policy_name } })
     }
 }
 

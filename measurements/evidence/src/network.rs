@@ -26,8 +26,8 @@ const NAME_CAP: usize = 256;
 pub struct Network {
     /// Who may certify a TPM's AK.
     pub ak_roots: Vec<AkRoot>,
-    /// The model asked for when the user names none, written as [`ModelName`].
-    pub model: String,
+    /// The model asked for when the user names none.
+    pub model: ModelName,
     /// Bearer token of the pinning service.
     pub pinning_token: String,
     /// File with the [`crate::profile::NetworkProfile`], relative to this one.
@@ -41,7 +41,8 @@ pub struct Network {
 }
 
 /// A model as users name it: `ID`, or `ID@MANIFEST_SHA256` for these weights and no others of that id.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ModelName {
     /// What a node calls it.
     pub id: String,
@@ -83,11 +84,10 @@ impl Network {
     /// [`JsonError`] naming the member.
     pub fn parse(bytes: &[u8]) -> Result<Self, JsonError> {
         let network: Self = json::parse_whole("network", bytes, NETWORK_CAP)?;
-        let malformed = |error| JsonError::Malformed { what: "network", error };
         if network.v != 1 {
-            return Err(malformed(format!("v: wanted 1, got {}", network.v)));
+            let error = format!("v: wanted 1, got {}", network.v);
+            return Err(JsonError::Malformed { what: "network", error });
         }
-        network.model.parse::<ModelName>().map_err(|e| malformed(e.to_string()))?;
         Ok(network)
     }
 }
@@ -107,6 +107,20 @@ impl FromStr for ModelName {
     }
 }
 
+impl TryFrom<String> for ModelName {
+    type Error = ModelNameError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ModelName> for String {
+    fn from(name: ModelName) -> Self {
+        name.to_string()
+    }
+}
+
 impl fmt::Display for ModelName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.manifest_sha256 {
@@ -118,6 +132,8 @@ impl fmt::Display for ModelName {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -131,16 +147,11 @@ mod tests {
         let upper = format!("a@{}", "AB".repeat(32));
         for bad in ["", "@", "a@", "a@abcd", "a b", "a?x=1", "a&b", "a\n", &format!("@{digest}"), &upper, &long] {
             assert!(bad.parse::<ModelName>().is_err(), "{bad:?}");
-            let network = Network {
-                ak_roots: Vec::new(),
-                model: bad.into(),
-                pinning_token: String::new(),
-                profile: "profile.json".into(),
-                release: "release.json".into(),
-                resolve: Vec::new(),
-                v: 1,
-            };
-            let written = json::canonical("network", &network).unwrap();
+            let network = json!({
+                "ak_roots": [], "model": bad, "pinning_token": "", "profile": "profile.json", "release": "release.json",
+                "resolve": [], "v": 1,
+            });
+            let written = network.to_string();
             let refused = Network::parse(written.as_bytes()).err().unwrap().to_string();
             assert!(refused.contains("ID@MANIFEST_SHA256"), "{bad:?}: {refused}");
         }

@@ -85,7 +85,7 @@ async fn appraise(known: &Known, key: &SigningKey) -> Node {
 }
 
 async fn preview(known: &Known, user: &Account<'_>) -> QuorumPreview {
-    let path = format!("/v1/inference/quorum-preview?model_id={}&verifier_count=0&spares=0", known.network.model);
+    let path = format!("/v1/inference/quorum-preview?model_id={}&verifier_count=0&spares=0", known.network.model.id);
     user.get(&path).await.unwrap()
 }
 
@@ -94,7 +94,7 @@ async fn ask(known: &Known, key: &SigningKey, node: &Node, prompt: &str) -> Kept
     let user = Account::new(&client, known.profile.icl.clone(), key.clone());
     let (job, prompt_key, reply) =
         (Hex(*Key::random().unwrap().expose()), Key::random().unwrap(), HpkeKey::generate().unwrap());
-    let model = node.models.iter().find(|m| m.id == known.network.model).unwrap();
+    let model = node.models.iter().find(|m| m.id == known.network.model.id).unwrap();
     let context = JobContext {
         cofhe: None,
         job_id: job,
@@ -114,7 +114,7 @@ async fn ask(known: &Known, key: &SigningKey, node: &Node, prompt: &str) -> Kept
         shares: vec![seal_share(&prompt_key, node.address, node.keys.hpke, &context).unwrap()],
         context,
         leader: preview.leader.address,
-        model_id: known.network.model.clone(),
+        model_id: known.network.model.id.clone(),
         prompt_cid: cid::of(&blob),
         spares: Vec::new(),
         verifiers: Vec::new(),

@@ -137,7 +137,7 @@ impl Rogue {
         write("release.json", boot.release.to_json().unwrap().as_bytes());
         let network = Network {
             ak_roots: vec![AkRoot { development: true, name: "AK CA".into(), pem: development::AK_CA.into() }],
-            model: "blf-tiny-1".into(),
+            model: "blf-tiny-1".parse().unwrap(),
             pinning_token: "token".into(),
             profile: "profile.json".into(),
             release: "release.json".into(),
@@ -182,7 +182,7 @@ impl Rogue {
             profile: &known.profile,
             reference: &known.reference,
             prompt: Secret::new(b"what is blf?".to_vec()),
-            model: known.model.clone(),
+            model: known.network.model.clone(),
             verifiers,
             spares: 0,
             max_new_tokens: 8,

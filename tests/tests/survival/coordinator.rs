@@ -30,7 +30,7 @@ impl Coordinator {
     pub(crate) fn start(dir: &Path) -> Self {
         let (state, ends) = (dir.join("devnet.sqlite"), Ends::default());
         let (runtime, running) = run(&state, SocketAddr::from(([127, 0, 0, 1], 0)), &ends).unwrap();
-        let network = running.network("profile.json", "release.json", "blf-tiny-1");
+        let network = running.network("profile.json", "release.json", "blf-tiny-1".parse().unwrap());
         let (address, cofhe) = (running.address, running.cofhe.unwrap());
         Self { state, address, network, ends, alive: Mutex::new(Some((runtime, cofhe))) }
     }
