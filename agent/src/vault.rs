@@ -574,12 +574,7 @@ impl Vault {
         };
         let commit = commitment.commit();
         let mut state = lock(&self.state);
-        if state.keys.is_none() {
-            return Err(InternalError::Wiped.into());
-        }
-        if !state.running.contains(&job) {
-            return Err(JobError::NotCommitted.into());
-        }
+        state.awaited(&job)?;
         let until = commitment.not_after().min(self.clock.now().plus(COMMITTED_LIFETIME));
         state.committed.insert(job, (until, commitment));
         Ok(FromVault::Committed { commit, sealed_answer })
@@ -691,6 +686,17 @@ impl State {
         }
         self.begun.insert(job);
         self.running.insert(job);
+        Ok(())
+    }
+
+    /// Whether what came of a job that has run may be kept: neither the keys nor the job were given up meanwhile.
+    fn awaited(&self, job: &Hex<32>) -> Result<(), VaultError> {
+        if self.keys.is_none() {
+            return Err(InternalError::Wiped.into());
+        }
+        if !self.running.contains(job) {
+            return Err(JobError::NotCommitted.into());
+        }
         Ok(())
     }
 }

@@ -110,9 +110,7 @@ impl Vault {
         let _running = Running { vault: self, job };
         let (part, output) = claim.run(role, &blob, &*self.engine, &publisher)?;
         let mut state = lock(&self.state);
-        if state.keys.is_none() {
-            return Err(InternalError::Wiped.into());
-        }
+        state.awaited(&job)?;
         state.legacy.insert(job, Done { until: self.clock.now().plus(DONE_LIFETIME), part });
         Ok(output)
     }
