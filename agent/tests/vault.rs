@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use blf_agent::attester::AttestError;
@@ -68,9 +69,9 @@ impl AttestingEnvironment for Double {
     }
 }
 
-/// Says the prompt again. Two prompts make it fail, and "wait" lasts until [`Echo::go`] is free.
+/// Says the prompt again. Two prompts make it fail, and "wait" meets the test twice: when it runs, and before it ends.
 struct Echo {
-    go: Arc<Mutex<()>>,
+    meet: Arc<Barrier>,
 }
 
 impl Engine for Echo {
@@ -78,7 +79,8 @@ impl Engine for Echo {
         match prompt.expose() {
             b"panic" => panic!("as asked"),
             b"wait" => {
-                drop(self.go.lock().unwrap());
+                self.meet.wait();
+                self.meet.wait();
                 Ok(Secret::new(b"late".to_vec()))
             }
             b"fail" => Err(EngineError::Failed { code: "ENGINE_DEADLINE" }),
@@ -90,8 +92,8 @@ impl Engine for Echo {
 /// A vault and those it deals with.
 struct World {
     vault: Arc<Vault>,
-    /// Held while an engine is to wait.
-    go: Arc<Mutex<()>>,
+    /// Where an engine is met that is to wait.
+    meet: Arc<Barrier>,
     icl: SigningKey,
     reply: HpkeKey,
     next_job: AtomicU64,
@@ -115,7 +117,7 @@ fn signing_key(byte: u8) -> SigningKey {
 
 impl World {
     fn new() -> Self {
-        let (icl, go) = (signing_key(41), Arc::<Mutex<()>>::default());
+        let (icl, meet) = (signing_key(41), Arc::new(Barrier::new(2)));
         let mut profile = profile::network().unwrap();
         profile.icl_account = address(icl.verifying_key());
         let vault = Vault::new(Parts {
@@ -127,12 +129,12 @@ impl World {
             measurement: MEASUREMENT.into(),
             models: vec![HeldModel { manifest_sha256: MODEL, id: "echo".into(), max_new_tokens: 64 }],
             numeric_profile: "echo".into(),
-            engine: Arc::new(Echo { go: Arc::clone(&go) }),
+            engine: Arc::new(Echo { meet: Arc::clone(&meet) }),
             clock: Clock::new(UnixTime(1_700_000_000), || Duration::from_secs(MONOTONIC.get())),
             keys: Keys::generate().unwrap(),
         });
         let reply = HpkeKey::generate().unwrap();
-        Self { vault: Arc::new(vault.unwrap()), go, icl, reply, next_job: AtomicU64::new(1) }
+        Self { vault: Arc::new(vault.unwrap()), meet, icl, reply, next_job: AtomicU64::new(1) }
     }
 
     /// A world whose node is certified.
@@ -230,6 +232,13 @@ impl World {
             FromVault::Committed { commit, sealed_answer } => Ok((commit, sealed_answer)),
             _ => panic!(),
         }
+    }
+
+    /// The vault answers in a thread; gives the courier's end.
+    fn serve(&self) -> (UnixStream, JoinHandle<Ended>) {
+        let (courier, theirs) = UnixStream::pair().unwrap();
+        let vault = Arc::clone(&self.vault);
+        (courier, std::thread::spawn(move || vault.serve(theirs)))
     }
 
     /// Runs a job as leader and wants it refused.
@@ -483,9 +492,7 @@ fn the_node_key_signs_requests_to_its_icl_only() {
 #[test]
 fn the_courier_is_answered_until_it_powers_off() {
     let world = World::certified();
-    let (mut courier, theirs) = UnixStream::pair().unwrap();
-    let vault = Arc::clone(&world.vault);
-    let serving = std::thread::spawn(move || vault.serve(theirs));
+    let (mut courier, serving) = world.serve();
     let mut call = |id: u32, request: &ToVault| -> FromVault {
         channel::write(&mut courier, id, request).unwrap();
         let frame = channel::read(&mut courier).unwrap().unwrap();
@@ -518,9 +525,7 @@ fn the_courier_is_answered_until_it_powers_off() {
 #[test]
 fn a_panic_costs_its_job_and_a_second_one_the_guest() {
     let world = World::certified();
-    let (mut courier, theirs) = UnixStream::pair().unwrap();
-    let vault = Arc::clone(&world.vault);
-    let serving = std::thread::spawn(move || vault.serve(theirs));
+    let (mut courier, serving) = world.serve();
     let mut run = |id: u32, prompt: &str| {
         let Job { text, share, blob, .. } = world.job(prompt);
         channel::write(&mut courier, id, &ToVault::Run { context: text, role: Role::Leader, share, boxes: None, blob })
@@ -537,25 +542,19 @@ fn a_panic_costs_its_job_and_a_second_one_the_guest() {
 #[test]
 fn a_job_that_is_forgotten_while_it_runs_keeps_nothing_and_nobody_out() {
     let world = World::certified();
-    let (mut courier, theirs) = UnixStream::pair().unwrap();
-    let vault = Arc::clone(&world.vault);
-    let serving = std::thread::spawn(move || vault.serve(theirs));
-    let waiting = world.go.lock().unwrap();
+    let (mut courier, serving) = world.serve();
     let late = world.job("wait");
     let Job { text, share, blob, .. } = late;
     channel::write(&mut courier, 1, &ToVault::Run { context: text, role: Role::Verifier, share, boxes: None, blob })
         .unwrap();
-    // One job at a time: once it runs, another is refused.
-    let until = Instant::now() + Duration::from_secs(30);
-    while !matches!(world.run(&world.job("hello"), Role::Verifier), Err(code) if code == "BUSY") {
-        assert!(Instant::now() < until, "the first job does not run");
-    }
+    world.meet.wait();
+    assert_eq!(world.refused(&world.job("hello")), "BUSY", "one job at a time");
     let job = late.context.job_id;
     world.ask(ToVault::Forget { job }).unwrap();
     world.run(&world.job("hello"), Role::Verifier).unwrap();
     assert!(!world.vault.settled(Duration::from_millis(50)), "its engine is still at work");
 
-    drop(waiting);
+    world.meet.wait();
     let frame = channel::read(&mut courier).unwrap().unwrap();
     assert!(matches!(frame.message().unwrap(), FromVault::Refused { code } if code == "JOB_NOT_COMMITTED"));
     assert!(world.vault.settled(Duration::from_secs(30)));
@@ -580,9 +579,7 @@ fn a_commitment_is_not_kept_for_as_long_as_a_user_says() {
 fn a_courier_that_ends_late_takes_no_stop_from_its_successor() {
     let world = World::new();
     let serve = || {
-        let (mut courier, theirs) = UnixStream::pair().unwrap();
-        let vault = Arc::clone(&world.vault);
-        let serving = std::thread::spawn(move || vault.serve(theirs));
+        let (mut courier, serving) = world.serve();
         channel::write(&mut courier, 1, &ToVault::Identity).unwrap();
         channel::read(&mut courier).unwrap().unwrap();
         (courier, serving)
