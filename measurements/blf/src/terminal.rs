@@ -134,7 +134,7 @@ pub fn tell(text: impl std::fmt::Display) {
 /// Prints the one JSON object of a command on stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Failed, "WRITE", e))?;
     print(&escaped_json(&text))
