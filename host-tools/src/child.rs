@@ -87,7 +87,7 @@ impl Child {
         let status = self.process.wait().await?;
         while let Some(reader) = self.readers.last_mut() {
             // What it printed last; a grandchild that holds the pipe open is not waited for.
-            drop(timeout(Duration::from_millis(200), reader).await);
+            drop(timeout(Duration::from_secs(1), reader).await);
             self.readers.pop();
         }
         Ok(status)
