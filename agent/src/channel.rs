@@ -122,12 +122,13 @@ mod tests {
     #[test]
     fn a_peer_that_moves_a_byte_now_and_then_gains_nothing() {
         let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut within = Within::new(&ours, Duration::from_millis(100));
         let trickle = std::thread::spawn(move || {
             while (&theirs).write(&[0]).is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        let error = read(&mut Within::new(&ours, Duration::from_millis(100))).err().unwrap();
+        let error = read(&mut within).err().unwrap();
         assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
         let long = FromVault::Evidence("x".repeat(1024 * 1024));
         assert!(write(&mut Within::new(&ours, Duration::from_millis(100)), 1, &long).is_err());

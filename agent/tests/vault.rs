@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,9 +70,10 @@ impl AttestingEnvironment for Double {
     }
 }
 
-/// Says the prompt again. Two prompts make it fail, and "wait" meets the test twice: when it runs, and before it ends.
+/// Says the prompt again. Two prompts make it fail, and "wait" says that it has begun and lasts until it may go on.
 struct Echo {
-    meet: Arc<Barrier>,
+    begun: Sender<()>,
+    go: Mutex<Receiver<()>>,
 }
 
 impl Engine for Echo {
@@ -79,8 +81,8 @@ impl Engine for Echo {
         match prompt.expose() {
             b"panic" => panic!("as asked"),
             b"wait" => {
-                self.meet.wait();
-                self.meet.wait();
+                let _ = self.begun.send(());
+                let _ = self.go.lock().unwrap().recv();
                 Ok(Secret::new(b"late".to_vec()))
             }
             b"fail" => Err(EngineError::Failed { code: "ENGINE_DEADLINE" }),
@@ -92,8 +94,9 @@ impl Engine for Echo {
 /// A vault and those it deals with.
 struct World {
     vault: Arc<Vault>,
-    /// Where an engine is met that is to wait.
-    meet: Arc<Barrier>,
+    /// From and to an engine that waits.
+    begun: Receiver<()>,
+    go: Sender<()>,
     icl: SigningKey,
     reply: HpkeKey,
     next_job: AtomicU64,
@@ -117,7 +120,8 @@ fn signing_key(byte: u8) -> SigningKey {
 
 impl World {
     fn new() -> Self {
-        let (icl, meet) = (signing_key(41), Arc::new(Barrier::new(2)));
+        let icl = signing_key(41);
+        let ((begins, begun), (go, going)) = (mpsc::channel(), mpsc::channel());
         let mut profile = profile::network().unwrap();
         profile.icl_account = address(icl.verifying_key());
         let vault = Vault::new(Parts {
@@ -129,12 +133,12 @@ impl World {
             measurement: MEASUREMENT.into(),
             models: vec![HeldModel { manifest_sha256: MODEL, id: "echo".into(), max_new_tokens: 64 }],
             numeric_profile: "echo".into(),
-            engine: Arc::new(Echo { meet: Arc::clone(&meet) }),
+            engine: Arc::new(Echo { begun: begins, go: Mutex::new(going) }),
             clock: Clock::new(UnixTime(1_700_000_000), || Duration::from_secs(MONOTONIC.get())),
             keys: Keys::generate().unwrap(),
         });
         let reply = HpkeKey::generate().unwrap();
-        Self { vault: Arc::new(vault.unwrap()), meet, icl, reply, next_job: AtomicU64::new(1) }
+        Self { vault: Arc::new(vault.unwrap()), begun, go, icl, reply, next_job: AtomicU64::new(1) }
     }
 
     /// A world whose node is certified.
@@ -547,14 +551,14 @@ fn a_job_that_is_forgotten_while_it_runs_keeps_nothing_and_nobody_out() {
     let Job { text, share, blob, .. } = late;
     channel::write(&mut courier, 1, &ToVault::Run { context: text, role: Role::Verifier, share, boxes: None, blob })
         .unwrap();
-    world.meet.wait();
+    world.begun.recv_timeout(Duration::from_secs(30)).unwrap();
     assert_eq!(world.refused(&world.job("hello")), "BUSY", "one job at a time");
     let job = late.context.job_id;
     world.ask(ToVault::Forget { job }).unwrap();
     world.run(&world.job("hello"), Role::Verifier).unwrap();
     assert!(!world.vault.settled(Duration::from_millis(50)), "its engine is still at work");
 
-    world.meet.wait();
+    world.go.send(()).unwrap();
     let frame = channel::read(&mut courier).unwrap().unwrap();
     assert!(matches!(frame.message().unwrap(), FromVault::Refused { code } if code == "JOB_NOT_COMMITTED"));
     assert!(world.vault.settled(Duration::from_secs(30)));

@@ -477,6 +477,13 @@ mod tests {
         assert_eq!(read().phase, Phase::Starting);
         let show = recorder.show();
         let inode = || fs::metadata(&file).unwrap().ino();
+        let first = inode();
+        show(&guest(Event::Heartbeat { jobs: 0 }));
+        let until = Instant::now() + Duration::from_secs(60);
+        while inode() == first {
+            assert!(Instant::now() < until, "not written");
+            thread::sleep(Duration::from_millis(5));
+        }
         let (mut written, mut last, begun) = (0, inode(), Instant::now());
         for jobs in 0..200 {
             show(&guest(Event::Heartbeat { jobs }));
@@ -485,7 +492,7 @@ mod tests {
             written += u64::from(now != last);
             last = now;
         }
-        assert!((1..=1 + begun.elapsed().as_secs()).contains(&written), "{written}");
+        assert!(written <= 1 + begun.elapsed().as_secs(), "{written}");
         show(&Notice::TunnelOpen { node: "a".into() });
         recorder.end(&Ok(()));
         let end = read();

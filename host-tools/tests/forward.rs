@@ -128,7 +128,8 @@ async fn says_when_nobody_answers() {
     drop(gone);
     assert_eq!(dials.dial(GOOD).await.1, Some(DialReply::Unreachable));
     // A name that no resolver knows (RFC 6761, section 6.4).
-    let dials = Dials::serve(None, true, Limits::default()).await;
+    let limits = Limits { connect: Duration::from_secs(1), ..Limits::default() };
+    let dials = Dials::serve(None, true, limits).await;
     assert_eq!(dials.dial(GOOD).await.1, Some(DialReply::Unreachable));
 }
 
@@ -202,14 +203,14 @@ async fn try_dial(dials: &Dials) -> std::io::Result<DialReply> {
 #[tokio::test]
 async fn silence_ends_a_stream() {
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let limits = Limits { idle: Duration::from_millis(300), ..Limits::default() };
+    let limits = Limits { idle: Duration::from_secs(2), ..Limits::default() };
     let dials = Dials::serve(Some(&server), true, limits).await;
     let (mut guest, reply) = dials.dial(GOOD).await;
     assert_eq!(reply, Some(DialReply::Connected));
     let (mut peer, _) = server.accept().await.unwrap();
     // Bytes in one direction keep it open beyond the deadline.
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(Duration::from_millis(600)).await;
         peer.write_all(b"x").await.unwrap();
         assert_eq!(guest.read_u8().await.unwrap(), b'x');
     }

@@ -29,7 +29,7 @@ echo "kvm: emulation failure" >&2
 exit 134
 "#;
 
-async fn choose(machine: &Machine, device: &Path, image: u8) -> Isolation {
+async fn choose(machine: &Machine, device: &Path, image: u8, within: u64) -> Isolation {
     let probe = Probe {
         programs: &machine.programs,
         transport: &Transport::User,
@@ -38,7 +38,7 @@ async fn choose(machine: &Machine, device: &Path, image: u8) -> Isolation {
         device,
         cache: machine.path().join("cache"),
         run_base: Some(&machine.run()),
-        within: Duration::from_secs(2),
+        within: Duration::from_secs(within),
     };
     Isolation::choose(AccelChoice::Auto, &probe).await.unwrap()
 }
@@ -47,14 +47,14 @@ async fn choose(machine: &Machine, device: &Path, image: u8) -> Isolation {
 async fn a_kvm_that_opens_but_never_boots_is_not_chosen() {
     let machine = Machine::new(QEMU);
     let device = device(&machine);
-    let isolation = choose(&machine, &device, 1).await;
+    let isolation = choose(&machine, &device, 1, 2).await;
     assert_eq!(isolation.accel, Accel::Tcg);
     assert!(isolation.why.contains("opens, but the image does not boot under it: no word from its agent within 2 s"));
     assert!(isolation.sentence().starts_with("NOT CONFIDENTIAL (tier 0)"));
     assert_eq!(machine.starts(), 1);
 
     // Silence is no finding: a machine that was busy may be less so next time.
-    let again = choose(&machine, &device, 1).await;
+    let again = choose(&machine, &device, 1, 2).await;
     assert_eq!((again.accel, machine.starts()), (Accel::Tcg, 2));
     assert!(!again.why.contains("found earlier"), "{}", again.why);
 }
@@ -63,15 +63,15 @@ async fn a_kvm_that_opens_but_never_boots_is_not_chosen() {
 async fn a_kvm_that_dies_is_not_chosen() {
     let machine = Machine::new(DIES);
     let device = device(&machine);
-    let isolation = choose(&machine, &device, 1).await;
+    let isolation = choose(&machine, &device, 1, 60).await;
     assert_eq!((isolation.accel, machine.starts()), (Accel::Tcg, 1));
     assert!(isolation.why.contains("kvm: emulation failure"), "{}", isolation.why);
 
     // Found once for this machine, QEMU and image; another image is another question.
-    let again = choose(&machine, &device, 1).await;
+    let again = choose(&machine, &device, 1, 60).await;
     assert_eq!((again.accel, machine.starts()), (Accel::Tcg, 1));
     assert!(again.why.ends_with("(found earlier)"), "{}", again.why);
-    choose(&machine, &device, 2).await;
+    choose(&machine, &device, 2, 60).await;
     assert_eq!(machine.starts(), 2);
 }
 
@@ -86,7 +86,7 @@ async fn a_kvm_under_which_the_agent_connects_is_chosen() {
         assert!(arguments.contains("-accel\nkvm\n-cpu\nhost\n"), "{arguments}");
         UnixStream::connect(folder.join(format!("v_{PORT_DOCUMENTS}"))).await.unwrap()
     };
-    let (isolation, _guest) = tokio::join!(choose(&machine, &device, 1), guest);
+    let (isolation, _guest) = tokio::join!(choose(&machine, &device, 1, 60), guest);
     assert_eq!((isolation.accel, isolation.why.as_str()), (Accel::Kvm, "the image boots under KVM"));
     assert!(isolation.sentence().starts_with("NOT CONFIDENTIAL (tier 0)"));
     assert!(!folder.exists());
@@ -95,7 +95,7 @@ async fn a_kvm_under_which_the_agent_connects_is_chosen() {
 #[tokio::test]
 async fn without_a_kvm_nothing_is_started() {
     let machine = Machine::new(QEMU);
-    let isolation = choose(&machine, &machine.path().join("none"), 1).await;
+    let isolation = choose(&machine, &machine.path().join("none"), 1, 60).await;
     assert_eq!((isolation.accel, machine.starts()), (Accel::Tcg, 0));
     assert!(isolation.why.contains("cannot be opened"), "{}", isolation.why);
 }

@@ -74,7 +74,8 @@ impl Operator {
         let folder = self.nodes().join(&record.name);
         fs::write(folder.join("status.json"), serde_json::to_vec(record).unwrap()).unwrap();
         let lock = fs::File::create(folder.join("lock")).unwrap();
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        // A program that another test is just starting may still hold the one before.
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
         lock
     }
 

@@ -114,7 +114,8 @@ fn the_unit_is_installed_with_the_path_of_its_program() {
     assert!(!unit.contains("/usr/bin/blf-host"));
     assert!(fs::read_to_string(folder.path().join("sysusers/blf-host.conf")).unwrap().contains("\nu blf "));
 
-    let hidden = at("blf-host");
+    let private = TempDir::new_in("/tmp").unwrap();
+    let hidden = private.path().join("blf-host").display().to_string();
     fs::copy(seen, &hidden).unwrap();
     for (of, dir, wanted) in [
         (seen, at("blf-host/units"), "next: run it as root"),

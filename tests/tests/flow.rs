@@ -1,6 +1,6 @@
 //! From a booted guest to a sealed answer that the user opens, in one process: the whole path but for the VM.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blf::ask::{self, Ask, Report};
 use blf::cli::VerifyArgs;
@@ -46,8 +46,13 @@ fn one_node_answers_and_nobody_in_between_could_read_it() {
     let schema = serde_json::from_str(include_str!("../../measurements/blf/schema/ask.v1.json")).unwrap();
     let printed = serde_json::to_value(&report).unwrap();
     assert!(jsonschema::is_valid(&schema, &printed), "{printed}");
-    let events = net.nodes[0].events.lock().unwrap().clone();
-    assert!(events.iter().any(|e| matches!(e, Event::Job { state: JobState::Accepted, .. })), "{events:?}");
+    // The node hears of it a moment later.
+    let accepted = |event: &Event| matches!(event, Event::Job { state: JobState::Accepted, .. });
+    let until = Instant::now() + Duration::from_secs(60);
+    while !net.nodes[0].events.lock().unwrap().iter().any(accepted) {
+        assert!(Instant::now() < until, "{:?}", net.nodes[0].events.lock().unwrap());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 
     kept_and_fresh_evidence_verifies(&net, &report);
 

@@ -460,9 +460,9 @@ fn a_read_that_never_returns_ends_at_the_deadline() {
 #[test]
 fn retries_end_at_the_deadline() {
     let mounted = mount!(Machine { on: fail("read outblob", u32::MAX, Errno::EAGAIN), ..snp() });
-    let mut tsm = Tsm::open(mounted.reports(), Duration::from_millis(250)).unwrap().unwrap();
+    let mut tsm = Tsm::open(mounted.reports(), Duration::from_millis(650)).unwrap().unwrap();
     let start = Instant::now();
-    assert!(matches!(tsm.attest(&STATEMENT), Err(TsmFailure::GaveUp { attempts: 2, .. })));
+    assert!(matches!(tsm.attest(&STATEMENT), Err(TsmFailure::GaveUp { attempts: 1..=3, .. })));
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 

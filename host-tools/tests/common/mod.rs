@@ -18,7 +18,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) const QEMU: &str = r#"
 [ "$1" != --version ] || { echo "fake QEMU 1.0"; exit; }
 for a; do case $a in socket,id=qmp,path=*) d=${a#*path=}; d=${d%/qmp,*};; esac; done
-printf '%s\n' "$@" >"$d/arguments"
+printf '%s\n' "$@" >"$d/arguments.new"
+mv "$d/arguments.new" "$d/arguments"
 echo started >>"$0.starts"
 echo "console of the guest"
 while [ ! -e "$d/off" ]; do sleep 0.05; done

@@ -255,9 +255,9 @@ fn a_forgotten_node_comes_back() {
 fn an_unknown_model_is_left_alone() {
     let net = Net::start(3, |options| options.claim_timeout = 5);
     let quorum = net.quorum();
-    let user = &net.user;
-    let asked = async { tokio::time::timeout(Duration::from_secs(5), user.ask("qwen2.5-7b", &quorum)).await };
-    assert!(net.runtime.block_on(asked).is_err(), "still queued");
+    let task = net.runtime.block_on(net.user.submit("qwen2.5-7b", &quorum));
+    let decided = async { tokio::time::timeout(Duration::from_secs(5), net.user.decided(&task)).await };
+    assert!(net.runtime.block_on(decided).is_err(), "still queued");
     for node in &net.nodes {
         node.until(
             "the reason",

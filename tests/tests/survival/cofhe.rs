@@ -7,7 +7,7 @@ use blf_bridge::Key;
 use blf_devnet::cofhe::{Boxing, End as Ending, Knobs, Submit};
 use blf_evidence::telemetry::JobState;
 use blf_evidence::{Address, Hex};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::coordinator::Coordinator;
 use crate::machine::{Kit, Machine};
@@ -98,7 +98,8 @@ fn a_node_that_the_chain_does_not_allow_hands_back_and_one_that_it_allows_answer
         let End::Answer(_) = net.ask(open, 1, &shared).await else { panic!("no answer") };
         let state = net.machines[0].state(open);
         assert!(matches!(state, Some(JobState::Claimed | JobState::PromptFetched)), "{state:?}: it got no share");
-        assert_eq!(net.machines[1].state(open), Some(JobState::Accepted));
+        // Its node hears of it a moment later.
+        timeout(Duration::from_secs(60), net.machines[1].reached(open, Some(JobState::Accepted))).await.unwrap();
     });
 }
 

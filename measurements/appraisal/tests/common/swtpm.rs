@@ -17,6 +17,17 @@ impl Swtpm {
             let _ = io::stderr().write_all(b"skipped: swtpm: needs swtpm and tpm2-tools\n");
             return None;
         }
+        // Another program may take a port between the two that look for it.
+        for _ in 0..5 {
+            if let Some(swtpm) = Self::at_free_ports() {
+                return Some(swtpm);
+            }
+        }
+        panic!("swtpm did not start");
+    }
+
+    /// `None` if it ended.
+    fn at_free_ports() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         // tpm2-tools wants the control port right behind the command port.
         let port = loop {
@@ -32,14 +43,14 @@ impl Swtpm {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let swtpm = Self(child, folder, format!("swtpm:host=127.0.0.1,port={port}"));
-        for _ in 0..100 {
+        let mut swtpm = Self(child, folder, format!("swtpm:host=127.0.0.1,port={port}"));
+        while swtpm.0.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(50));
             if swtpm.command("tpm2_getcap", &["properties-fixed"]).output().unwrap().status.success() {
                 return Some(swtpm);
             }
         }
-        panic!("swtpm did not answer within 5 seconds");
+        None
     }
 
     fn command(&self, tool: &str, args: &[&str]) -> Command {
